@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Records in the ring buffer; core/src/bpf/record.rs mirrors them. Native byte order, no implicit padding. */
+#ifndef DF_RECORD_H
+#define DF_RECORD_H
+
+enum df_kind {
+	DF_DATA = 1,	/* bytes sent or received on a socket */
+	DF_CONNECT = 2, /* CLOSE -> SYN_SENT in the task that connects */
+	DF_CLOSE = 3,	/* the TCP socket left the tables */
+	DF_EXEC = 4,
+	DF_FORK = 5,
+	DF_EXIT = 6,
+};
+
+enum df_direction { DF_EGRESS = 0, DF_INGRESS = 1 };
+
+struct df_header {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u32 pid;     /* thread group id */
+	__u32 tid;
+	__u8 kind;
+	__u8 direction;
+	__u8 family;   /* 4 or 6 */
+	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
+	__u32 netns;   /* inode */
+	__u64 cgroup;
+	char comm[16];
+};
+
+struct df_socket {
+	struct df_header h;
+	__u64 socket; /* cookie */
+	__u32 length; /* bytes of the call */
+	__u32 tcp_seq;
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 payload; /* bytes that follow this struct */
+	__u16 flags;
+	__u8 local[16]; /* IPv4 in the first four bytes */
+	__u8 remote[16];
+};
+
+#endif

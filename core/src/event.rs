@@ -1,0 +1,78 @@
+//! What a source of traffic (kernel sockets, capture file) hands to the engine.
+
+use std::net::IpAddr;
+
+/// Which way the bytes went, seen from the owner of the socket.
+/// A capture file has no owner: the sender of the flow's first packet is taken as `local`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Local wrote, remote will read.
+    Egress,
+    /// Local read what remote wrote.
+    Ingress,
+}
+
+/// Where the observation was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A socket call, in the process that made it (signal_source 3, observation points c-p and s-p).
+    Socket,
+    /// A packet of a capture (signal_source 0).
+    Packet,
+}
+
+/// One side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub ip: IpAddr,
+    pub port: u16,
+}
+
+/// The task that made a socket call; zeros for packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Task {
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: [u8; 16],
+}
+
+/// A piece of a stream or one datagram.
+#[derive(Clone, Debug)]
+pub struct Segment<'a> {
+    /// Wall clock, µs since the epoch.
+    pub time_us: u64,
+    pub source: Source,
+    /// Identity of the socket (kernel cookie) or of the flow in a capture.
+    pub socket: u64,
+    pub direction: Direction,
+    /// IP protocol number: 6 or 17.
+    pub protocol: u8,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    /// Network namespace (inode), 0 unknown.
+    pub netns: u32,
+    pub task: Task,
+    /// TCP sequence number of the first byte, 0 unknown or not TCP.
+    pub tcp_seq: u32,
+    /// Bytes of this call or packet; `payload` may be shorter.
+    pub length: u32,
+    /// The captured prefix.
+    pub payload: &'a [u8],
+}
+
+/// What a source reports besides data.
+#[derive(Clone, Debug)]
+pub enum SocketChange {
+    /// The local side began to connect, in this task (before the first byte is written).
+    Connect { time_us: u64, socket: u64, netns: u32, local: Endpoint, remote: Endpoint, task: Task },
+    /// The socket is gone.
+    Close { time_us: u64, socket: u64 },
+}
+
+/// Life of processes, for the process table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessChange {
+    Exec { time_us: u64, pid: u32, ppid: u32, uid: u32, cgroup: u64, netns: u32, comm: String, filename: String },
+    Fork { time_us: u64, pid: u32, ppid: u32, comm: String },
+    Exit { time_us: u64, pid: u32, exit_code: i32 },
+}

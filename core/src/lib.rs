@@ -1,0 +1,3 @@
+//! The whole Python surface of the core, and nothing else.
+pub mod event;
+pub mod protocols;
