@@ -76,3 +76,10 @@ pub enum ProcessChange {
     Fork { time_us: u64, pid: u32, ppid: u32, comm: String },
     Exit { time_us: u64, pid: u32, exit_code: i32 },
 }
+
+/// Takes what a source reports, in the order of time of each thread.
+pub trait EventSink {
+    fn segment(&mut self, segment: &Segment<'_>);
+    fn socket(&mut self, change: &SocketChange);
+    fn process(&mut self, change: ProcessChange);
+}
