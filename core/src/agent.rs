@@ -1,0 +1,230 @@
+//! The running agent: one thread owns the capture and the engine, Python talks to it by messages.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use crate::bpf::{Capture, HookReport};
+use crate::engine::{Batch, Engine, EngineConfig};
+use crate::event::{EventSink, ProcessChange, Segment, SocketChange, Task};
+
+/// How often the ring is read. Latency of a row is dominated by the drain interval, not by this.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Processes remembered between two calls of `active_processes`.
+const MAX_ACTIVE: usize = 16_384;
+
+/// A process that used a socket.
+#[derive(Clone, Debug, Serialize)]
+pub struct ActiveProcess {
+    pub pid: u32,
+    pub comm: String,
+    /// First use since the last report, µs since the epoch.
+    pub time_us: u64,
+}
+
+type Reply<T> = SyncSender<T>;
+
+enum Command {
+    Drain { flush_all: bool, reply: Reply<Result<Vec<Batch>, String>> },
+    ProcessChanges { reply: Reply<Vec<ProcessChange>> },
+    Active { reply: Reply<Vec<ActiveProcess>> },
+    Listeners { table: String, reply: Reply<Result<(), String>> },
+    Sockets { table: String, reply: Reply<Result<(), String>> },
+    AgentId { id: u16, reply: Reply<()> },
+    Throttle { rows_per_second: u32, reply: Reply<()> },
+    Counters { reply: Reply<BTreeMap<String, u64>> },
+    Stop,
+}
+
+/// Passes events on and notes which processes caused them.
+struct Watch<'a> {
+    engine: &'a mut Engine,
+    active: &'a mut FxHashMap<u32, (Task, u64)>,
+    last_pid: &'a mut u32,
+}
+
+impl EventSink for Watch<'_> {
+    fn segment(&mut self, segment: &Segment<'_>) {
+        let pid = segment.task.pid;
+        if pid != *self.last_pid {
+            *self.last_pid = pid;
+            if self.active.len() < MAX_ACTIVE {
+                self.active.entry(pid).or_insert((segment.task, segment.time_us));
+            }
+        }
+        self.engine.segment(segment);
+    }
+
+    fn socket(&mut self, change: &SocketChange) {
+        self.engine.socket(change);
+    }
+
+    fn process(&mut self, change: ProcessChange) {
+        self.engine.process(change);
+    }
+}
+
+struct Worker {
+    capture: Capture,
+    engine: Engine,
+    active: FxHashMap<u32, (Task, u64)>,
+    commands: Receiver<Command>,
+}
+
+/// Microseconds since the epoch.
+pub fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+fn text(comm: &[u8; 16]) -> String {
+    let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut next = Instant::now();
+        loop {
+            let wait = next.saturating_duration_since(Instant::now());
+            match self.commands.recv_timeout(wait) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => self.answer(command),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.read();
+                    next = Instant::now() + POLL_INTERVAL;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let mut last_pid = 0;
+        let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
+        self.capture.poll(&mut watch);
+        self.engine.tick(now_us());
+        for socket in self.engine.take_quiet() {
+            self.capture.quiet(socket);
+        }
+    }
+
+    fn answer(&mut self, command: Command) {
+        // A caller that went away is no reason to stop: its reply is dropped.
+        match command {
+            Command::Drain { flush_all, reply } => {
+                self.read();
+                let _ = reply.send(self.engine.drain(now_us(), flush_all));
+            }
+            Command::ProcessChanges { reply } => {
+                let _ = reply.send(self.engine.take_process_changes());
+            }
+            Command::Active { reply } => {
+                let active = self.active.drain().filter(|(pid, _)| *pid != 0);
+                let _ = reply.send(
+                    active.map(|(pid, (task, time_us))| ActiveProcess { pid, comm: text(&task.comm), time_us }).collect(),
+                );
+            }
+            Command::Listeners { table, reply } => {
+                let _ = reply.send(self.engine.seed_listeners(&table));
+            }
+            Command::Sockets { table, reply } => {
+                let _ = reply.send(self.engine.seed_sockets(&table));
+            }
+            Command::AgentId { id, reply } => {
+                self.engine.set_agent_id(id);
+                let _ = reply.send(());
+            }
+            Command::Throttle { rows_per_second, reply } => {
+                self.engine.set_l7_throttle(rows_per_second);
+                let _ = reply.send(());
+            }
+            Command::Counters { reply } => {
+                let _ = reply.send(self.counters());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let mut all: BTreeMap<String, u64> = self.engine.counters().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
+        let kernel = self.capture.counters();
+        all.extend(kernel.named().into_iter().map(|(name, value)| (format!("kernel_{name}"), value)));
+        all
+    }
+}
+
+/// Handle on the worker thread; dropping it stops the capture.
+pub struct Running {
+    commands: SyncSender<Command>,
+    thread: Option<JoinHandle<()>>,
+    pub hooks: Vec<HookReport>,
+}
+
+impl Running {
+    /// Loads the kernel programs and starts the thread.
+    ///
+    /// # Errors
+    /// One sentence: what the kernel or the privileges refuse, or which configuration key is wrong.
+    pub fn start(config: EngineConfig) -> Result<Self, String> {
+        let (capture, hooks) = Capture::start(&config.capture()?).map_err(|e| e.to_string())?;
+        let engine = Engine::new(config)?;
+        let (commands, receiver) = mpsc::sync_channel(64);
+        let worker = Worker { capture, engine, active: FxHashMap::default(), commands: receiver };
+        let thread = std::thread::Builder::new()
+            .name("deepflow-core".into())
+            .spawn(move || worker.run())
+            .map_err(|e| format!("the capture thread could not be started: {e}"))?;
+        Ok(Self { commands, thread: Some(thread), hooks })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, String> {
+        let gone = || "the capture thread has stopped; restart the agent".to_string();
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.commands.send(command(reply)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())
+    }
+
+    pub fn drain(&self, flush_all: bool) -> Result<Vec<Batch>, String> {
+        self.ask(|reply| Command::Drain { flush_all, reply })?
+    }
+
+    pub fn process_changes(&self) -> Result<Vec<ProcessChange>, String> {
+        self.ask(|reply| Command::ProcessChanges { reply })
+    }
+
+    pub fn active_processes(&self) -> Result<Vec<ActiveProcess>, String> {
+        self.ask(|reply| Command::Active { reply })
+    }
+
+    pub fn listeners(&self, table: String) -> Result<(), String> {
+        self.ask(|reply| Command::Listeners { table, reply })?
+    }
+
+    pub fn sockets(&self, table: String) -> Result<(), String> {
+        self.ask(|reply| Command::Sockets { table, reply })?
+    }
+
+    pub fn set_agent_id(&self, id: u16) -> Result<(), String> {
+        self.ask(|reply| Command::AgentId { id, reply })
+    }
+
+    pub fn set_throttle(&self, rows_per_second: u32) -> Result<(), String> {
+        self.ask(|reply| Command::Throttle { rows_per_second, reply })
+    }
+
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
+        self.ask(|reply| Command::Counters { reply })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+"""The agent's settings; DeepFlow's keys keep their names, defaults and units."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deepflow.settings import Duration
+
+
+class Section(BaseModel):
+    """A level of the tree; a key it does not have is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Limits(Section):
+    max_millicpus: int = Field(1000, ge=1, le=100_000, description="CPU the agent may use, 1/1000 core. Above it, request logs are thinned out; meters stay complete.")
+    max_memory: int = Field(768, ge=128, le=100_000, description="Resident memory the agent may use, MiB. Above it, the agent stops with exit code 3 after it has saved what is queued.")
+
+
+class SelfMonitoring(Section):
+    interval: Duration = Field(10.0, ge=1, le=3600, description="Interval of the agent's own counters.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe message that is logged.")
+
+
+class Global(Section):
+    limits: Limits = Limits()
+    self_monitoring: SelfMonitoring = SelfMonitoring()
+
+
+class Proc(Section):
+    proc_dir_path: Path = Field(Path("/proc"), description="Where the proc file system of the host is mounted.")
+    socket_info_sync_interval: Duration = Field(60.0, ge=0, le=3600, description="Interval at which /proc is searched for sockets; 0 only at the start.")
+    process_blacklist: list[str] = Field(["sleep", "sh", "bash", "pause", "runc", "grep", "awk", "sed"], description="Names of processes that are not reported.")
+
+
+class Whitelist(Section):
+    ports: str = Field("", description="Ports that are captured, such as `80,8000-8999`; empty: all.")
+
+
+class Blacklist(Section):
+    ports: str = Field("", description="Ports that are not captured, such as `22,6443`.")
+
+
+class Kprobe(Section):
+    blacklist: Blacklist = Blacklist()
+    whitelist: Whitelist = Whitelist()
+
+
+class SocketTunning(Section):
+    syscall_trace_id_disabled: bool = Field(False, description="Do not follow requests through threads; traces then end in each process.")
+    hook: str = Field("auto", pattern="^(auto|sock_length|sys_enter)$", description="Kernel hook for socket data: `auto` takes the cheapest that loads.")
+
+
+class Socket(Section):
+    kprobe: Kprobe = Kprobe()
+    tunning: SocketTunning = SocketTunning()
+
+
+class EbpfTunning(Section):
+    kernel_ring_size: int = Field(65536, ge=8192, le=131_072, description="Size of the kernel's ring, in records of 256 bytes.")
+
+
+class Ebpf(Section):
+    socket: Socket = Socket()
+    tunning: EbpfTunning = EbpfTunning()
+
+
+class Inputs(Section):
+    proc: Proc = Proc()
+    ebpf: Ebpf = Ebpf()
+
+
+class TracingTag(Section):
+    x_request_id: list[str] = Field(["X_Request_ID"], description="Headers read as X-Request-ID.")
+    apm_trace_id: list[str] = Field(["traceparent", "sw8"], description="Headers read as trace id.")
+    apm_span_id: list[str] = Field(["traceparent", "sw8"], description="Headers read as span id.")
+    http_real_client: list[str] = Field(["X_Forwarded_For"], description="Headers read as address of the real client.")
+
+
+class HttpEndpoint(Section):
+    keep_segments: int = Field(2, ge=1, le=16, description="Path segments kept in an HTTP endpoint.")
+
+
+class TagExtraction(Section):
+    tracing_tag: TracingTag = TracingTag()
+    http_endpoint: HttpEndpoint = HttpEndpoint()
+    obfuscate_protocols: list[str] = Field(["Redis"], description="Protocols whose values are masked.")
+
+
+class Timeouts(Section):
+    tcp_request_timeout: Duration = Field(300.0, ge=1, le=3600, description="How long a request on TCP waits for its response.")
+    udp_request_timeout: Duration = Field(150.0, ge=1, le=300, description="How long a request on UDP waits for its response.")
+
+
+class LogTunning(Section):
+    payload_truncation: int = Field(1024, ge=256, le=16_384, description="Bytes of a message's segment that are captured.")
+    session_aggregate_max_entries: int = Field(65_536, ge=16_384, le=10_000_000, description="Requests that wait for a response at one time.")
+
+
+class RequestLog(Section):
+    timeouts: Timeouts = Timeouts()
+    tag_extraction: TagExtraction = TagExtraction()
+    tunning: LogTunning = LogTunning()
+
+
+class Processors(Section):
+    request_log: RequestLog = RequestLog()
+
+
+class Throttles(Section):
+    l7_throttle: int = Field(10_000, ge=100, le=1_000_000, description="Request logs a second; the rest is thinned out and counted, meters stay complete.")
+
+
+class FlowLog(Section):
+    throttles: Throttles = Throttles()
+
+
+class Outputs(Section):
+    flow_log: FlowLog = FlowLog()
+
+
+class OutboxSettings(Section):
+    memory: int = Field(64, ge=1, le=4096, description="Unsent batches kept in memory, MiB.")
+    disk: int = Field(1024, ge=0, le=1_048_576, description="Unsent batches kept on disk beyond that, MiB; then the oldest is dropped and counted.")
+
+
+class AgentSettings(Section):
+    """Configuration of `deepflow agent`."""
+
+    server: str = Field("http://127.0.0.1:20416", pattern="^https?://", description="Address of the server.")
+    token_file: Path | None = Field(None, description="File with the bearer token that the server asks for.")
+    state_dir: Path = Field(Path("/var/lib/deepflow/agent"), description="Where the agent keeps its identity and unsent batches.")
+    only_pids: list[int] = Field([], description="Processes that are observed; empty: all.")
+    ignored_pids: list[int] = Field([], description="Processes that are not observed, besides the agent itself and a server on this host.")
+    outbox: OutboxSettings = OutboxSettings()
+    global_: Global = Field(Global(), alias="global")
+    inputs: Inputs = Inputs()
+    processors: Processors = Processors()
+    outputs: Outputs = Outputs()
+
+    def core_config(self, ignored_pids: list[int], agent_id: int) -> str:
+        """The JSON that `_core.Agent` takes (docs/architecture.md, section 2)."""
+        log = self.processors.request_log
+        tags = log.tag_extraction
+        socket = self.inputs.ebpf.socket
+        return json.dumps(
+            {
+                "agent_id": agent_id,
+                "payload_truncation": log.tunning.payload_truncation,
+                "ring_bytes": self.inputs.ebpf.tunning.kernel_ring_size * 256,
+                "ignored_pids": [*self.ignored_pids, *ignored_pids],
+                "only_pids": self.only_pids,
+                "ports_blacklist": parse_ports(socket.kprobe.blacklist.ports),
+                "ports_whitelist": parse_ports(socket.kprobe.whitelist.ports),
+                "tcp_request_timeout_s": int(log.timeouts.tcp_request_timeout),
+                "udp_request_timeout_s": int(log.timeouts.udp_request_timeout),
+                "session_aggregate_max_entries": log.tunning.session_aggregate_max_entries,
+                "l7_throttle": self.outputs.flow_log.throttles.l7_throttle,
+                "syscall_trace_id_disabled": socket.tunning.syscall_trace_id_disabled,
+                "hook": socket.tunning.hook,
+                "x_request_id": [_header(name) for name in tags.tracing_tag.x_request_id],
+                "apm_trace_id": [_header(name) for name in tags.tracing_tag.apm_trace_id],
+                "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],
+                "http_real_client": [_header(name) for name in tags.tracing_tag.http_real_client],
+                "http_endpoint_segments": tags.http_endpoint.keep_segments,
+                "obfuscate_protocols": tags.obfuscate_protocols,
+            }
+        )
+
+
+def parse_ports(text: str) -> list[int]:
+    """`"22,8000-8002"` → [22, 8000, 8001, 8002].
+
+    Raises:
+        ValueError: a sentence naming the part that is no port.
+    """
+    ports: list[int] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()) or not 0 < int(first) <= int(last or first) < 65_536:
+            raise ValueError(f"{part!r} is no port and no range of ports; write for example 22,8000-8002")
+        ports.extend(range(int(first), int(last or first) + 1))
+    return ports
+
+
+def _header(name: str) -> str:
+    return name.lower().replace("_", "-")
