@@ -1,0 +1,5 @@
+"""`python -m deepflow.cli` is `deepflow`."""
+
+from deepflow.cli import main
+
+main()

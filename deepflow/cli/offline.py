@@ -1,0 +1,75 @@
+"""Commands that need no server: `replay`, `doctor`, `bench`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepflow.cli.fault import fail
+
+
+class RowFormat(StrEnum):
+    """How rows are printed."""
+
+    jsonl = "jsonl"
+    table = "table"
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="Capture file, pcap or pcapng.")],
+    table: Annotated[str, typer.Option(help="Table whose rows are printed.")] = "l7_flow_log",
+    format: Annotated[RowFormat, typer.Option(help="One JSON object a row, or a table to read.")] = RowFormat.jsonl,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the agent's settings.")] = None,
+) -> None:
+    """Run a capture file through the core and print its rows. Needs no root and no server."""
+    from deepflow import _core
+    from deepflow.agent.settings import AgentSettings
+    from deepflow.cli.rows import print_rows
+    from deepflow.settings import SettingsError, load
+
+    try:
+        settings = load(AgentSettings, config, "DEEPFLOW_AGENT_", {})
+        batches = _core.replay(str(file), settings.core_config([], 0))
+    except (SettingsError, ValueError) as error:
+        fail(str(error))
+    known = _core.tables()
+    if table not in known:
+        fail(f"There is no table {table} in a replay; there are {', '.join(known)}.")
+    print_rows([data for name, _, data in batches if name == table], format.value)
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say what this kernel and these privileges allow, what was chosen and what is lost. Exit code 0 when the agent can run at all."""
+    from deepflow import _core
+
+    lines = json.loads(_core.probe())
+    can_run = any(line["works"] for line in lines if line["what"].startswith("socket data"))
+    if as_json:
+        typer.echo(json.dumps({"can_run": can_run, "checks": lines}, indent=2))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        sheet = Table("", "what", "detail", "lost without it", box=None, pad_edge=False)
+        for line in lines:
+            mark = "[green]✔[/]" if line["works"] else "[red]✘[/]"
+            sheet.add_row(mark, line["what"], line["detail"], "" if line["works"] else line["lost"])
+        console = Console()
+        console.print(sheet)
+        console.print("The agent can run here." if can_run else "[red]The agent cannot run here:[/] no hook for socket data loads; run it as root on a kernel with BTF.")
+    if not can_run:
+        raise typer.Exit(1)
+
+
+def bench(names: Annotated[list[str] | None, typer.Argument(help="Parts to measure; all when none is given.")] = None) -> None:
+    """Measure the cost and the rates of this build on this machine (needs a source checkout)."""
+    script = Path(__file__).parents[2] / "bench" / "run.py"
+    if not script.exists():
+        fail("`deepflow bench` needs a source checkout (its load generators are not part of the wheel); run `make bench` there.")
+    raise typer.Exit(subprocess.call([sys.executable, str(script), *(names or [])]))
