@@ -1,4 +1,4 @@
-"""Settings of a process: one YAML file, environment variables over it, flags over both; a sentence for each wrong key."""
+"""Settings of a process: a YAML file, environment over it, flags over both; a sentence for each wrong key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ Duration = Annotated[float, BeforeValidator(seconds)]
 
 
 def load(
-    model: type[Model], file: Path | None, prefix: str, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    model: type[Model],
+    file: Path | None,
+    prefix: str,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
 ) -> Model:
     """Settings out of a file, the environment and flags.
 

@@ -65,7 +65,10 @@ class Collector:
             log.info("%s: %s%s", hook["what"], hook["chosen"], f" ({hook['lost']})" if hook["lost"] else "")
         box = self._settings.outbox
         self._outbox = Outbox(
-            self._transport, self._settings.state_dir / "outbox", memory_bytes=box.memory << 20, disk_bytes=box.disk << 20
+            self._transport,
+            self._settings.state_dir / "outbox",
+            memory_bytes=box.memory << 20,
+            disk_bytes=box.disk << 20,
         )
         limits = self._settings.global_.limits
         guard = Guard(
@@ -153,7 +156,10 @@ class Collector:
         queued = {name: outbox.pop(name) for name in queued}
         core = {name: float(value) for name, value in self._core.counters().items()}
         groups = {
-            "deepflow_agent_capture": ({k.removeprefix("kernel_"): v for k, v in core.items() if k.startswith("kernel_")}, {}),
+            "deepflow_agent_capture": (
+                {k.removeprefix("kernel_"): v for k, v in core.items() if k.startswith("kernel_")},
+                {},
+            ),
             "deepflow_agent_engine": ({k: v for k, v in core.items() if not k.startswith("kernel_")}, {}),
             "deepflow_agent_outbox": (outbox, queued),
             "deepflow_agent_monitor": ({}, {**gauges, "processes": float(len(self._processes))}),

@@ -50,14 +50,20 @@ def new_batch_id() -> str:
 
 
 class Outbox:
-    """A queue with one sender thread. `put` never blocks and never raises for lack of space: what does not fit is counted.
+    """A queue with one sender thread. `put` never blocks nor raises for lack of space: what does not fit is counted.
 
     Entries keep their order. Beyond `memory_bytes` new entries go to `directory`, up to `disk_bytes`; beyond that the
-    oldest on disk is dropped and counted in `lost_rows`. Entries left at `close` are written to disk and sent by the next run.
+    oldest on disk is dropped and counted in `rows_lost`. Entries left at `close` go to disk; the next run sends them.
     """
 
     def __init__(
-        self, send: Sender, directory: Path, *, memory_bytes: int = 64 << 20, disk_bytes: int = 1 << 30, retry_s: float = 0.2
+        self,
+        send: Sender,
+        directory: Path,
+        *,
+        memory_bytes: int = 64 << 20,
+        disk_bytes: int = 1 << 30,
+        retry_s: float = 0.2,
     ) -> None:
         self._send, self._directory = send, directory
         self._memory_limit, self._disk_limit, self._retry_s = memory_bytes, disk_bytes, retry_s
@@ -128,7 +134,9 @@ class Outbox:
             try:
                 self._send(entry)
             except Unavailable as error:
-                log.warning("The server cannot be reached, %d entries wait: %s", len(self._memory) + len(self._disk), error)
+                log.warning(
+                    "The server cannot be reached, %d entries wait: %s", len(self._memory) + len(self._disk), error
+                )
                 with self._wake:
                     entry.attempt += 1
                     self._counters["retries"] += 1
@@ -226,4 +234,6 @@ def _decode(file: Path) -> Entry:
     head, _, body = file.read_bytes().partition(b"\n")
     fields = json.loads(head)
     # From an earlier run or spilled after a try: it may have arrived before.
-    return Entry(fields["path"], fields["batch"], int(fields["rows"]), fields["content_type"], body, attempt=2, file=file)
+    return Entry(
+        fields["path"], fields["batch"], int(fields["rows"]), fields["content_type"], body, attempt=2, file=file
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-_INTERPRETER = re.compile(r"^(python|node|nodejs|php|php-fpm|lua|luajit|ruby|perl|bun|deno)[\d.]*$")
+_INTERPRETER = re.compile(r"^(python|node|nodejs|php|lua|luajit|ruby|perl|bun|deno)[\d.]*$")
 # options of interpreters that take the next word as their value
 _VALUE_OPTIONS = {"-W", "-X", "-Q", "-I", "-r", "--require", "--import", "--loader", "-L"}
 _JAVA_VALUE_OPTIONS = {"-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-modules", "--add-opens"}
@@ -58,7 +58,7 @@ def _java(arguments: list[str]) -> str | None:
         if word in _JAVA_VALUE_OPTIONS:
             next(words, None)
         elif word in ("-m", "--module"):
-            return next(words, "").rpartition("/")[2] or None
+            return next(words, "").rpartition("/")[2].rpartition(".")[2] or None
         elif not word.startswith("-"):
             return word.rpartition(".")[2] or None
     return None

@@ -142,7 +142,7 @@ class ProcessTable:
 
 
 def boot_time_us(clock: Callable[[], int] = time.time_ns) -> int:
-    """Wall clock of the boot, µs. Differs by a few µs from call to call and after clock steps: keep the first answer."""
+    """Wall clock of the boot, µs. Differs by some µs from call to call: keep the first answer."""
     return (clock() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1000
 
 

@@ -17,13 +17,25 @@ class Section(BaseModel):
 
 
 class Limits(Section):
-    max_millicpus: int = Field(1000, ge=1, le=100_000, description="CPU the agent may use, 1/1000 core. Above it, request logs are thinned out; meters stay complete.")
-    max_memory: int = Field(768, ge=128, le=100_000, description="Resident memory the agent may use, MiB. Above it, the agent stops with exit code 3 after it has saved what is queued.")
+    max_millicpus: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="CPU the agent may use, 1/1000 core. Above it, request logs are thinned out; meters stay complete.",
+    )
+    max_memory: int = Field(
+        768,
+        ge=128,
+        le=100_000,
+        description="Resident memory the agent may use, MiB. Above it, the agent stops with exit code 3 after it has saved what is queued.",
+    )
 
 
 class SelfMonitoring(Section):
     interval: Duration = Field(10.0, ge=1, le=3600, description="Interval of the agent's own counters.")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe message that is logged.")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe message that is logged."
+    )
 
 
 class Global(Section):
@@ -33,8 +45,13 @@ class Global(Section):
 
 class Proc(Section):
     proc_dir_path: Path = Field(Path("/proc"), description="Where the proc file system of the host is mounted.")
-    socket_info_sync_interval: Duration = Field(60.0, ge=0, le=3600, description="Interval at which /proc is searched for sockets; 0 only at the start.")
-    process_blacklist: list[str] = Field(["sleep", "sh", "bash", "pause", "runc", "grep", "awk", "sed"], description="Names of processes that are not reported.")
+    socket_info_sync_interval: Duration = Field(
+        60.0, ge=0, le=3600, description="Interval at which /proc is searched for sockets; 0 only at the start."
+    )
+    process_blacklist: list[str] = Field(
+        ["sleep", "sh", "bash", "pause", "runc", "grep", "awk", "sed"],
+        description="Names of processes that are not reported.",
+    )
 
 
 class Whitelist(Section):
@@ -51,8 +68,14 @@ class Kprobe(Section):
 
 
 class SocketTunning(Section):
-    syscall_trace_id_disabled: bool = Field(False, description="Do not follow requests through threads; traces then end in each process.")
-    hook: str = Field("auto", pattern="^(auto|sock_length|sys_enter)$", description="Kernel hook for socket data: `auto` takes the cheapest that loads.")
+    syscall_trace_id_disabled: bool = Field(
+        False, description="Do not follow requests through threads; traces then end in each process."
+    )
+    hook: str = Field(
+        "auto",
+        pattern="^(auto|sock_length|sys_enter)$",
+        description="Kernel hook for socket data: `auto` takes the cheapest that loads.",
+    )
 
 
 class Socket(Section):
@@ -61,7 +84,9 @@ class Socket(Section):
 
 
 class EbpfTunning(Section):
-    kernel_ring_size: int = Field(65536, ge=8192, le=131_072, description="Size of the kernel's ring, in records of 256 bytes.")
+    kernel_ring_size: int = Field(
+        65536, ge=8192, le=131_072, description="Size of the kernel's ring, in records of 256 bytes."
+    )
 
 
 class Ebpf(Section):
@@ -92,13 +117,21 @@ class TagExtraction(Section):
 
 
 class Timeouts(Section):
-    tcp_request_timeout: Duration = Field(300.0, ge=1, le=3600, description="How long a request on TCP waits for its response.")
-    udp_request_timeout: Duration = Field(150.0, ge=1, le=300, description="How long a request on UDP waits for its response.")
+    tcp_request_timeout: Duration = Field(
+        300.0, ge=1, le=3600, description="How long a request on TCP waits for its response."
+    )
+    udp_request_timeout: Duration = Field(
+        150.0, ge=1, le=300, description="How long a request on UDP waits for its response."
+    )
 
 
 class LogTunning(Section):
-    payload_truncation: int = Field(1024, ge=256, le=16_384, description="Bytes of a message's segment that are captured.")
-    session_aggregate_max_entries: int = Field(65_536, ge=16_384, le=10_000_000, description="Requests that wait for a response at one time.")
+    payload_truncation: int = Field(
+        1024, ge=256, le=16_384, description="Bytes of a message's segment that are captured."
+    )
+    session_aggregate_max_entries: int = Field(
+        65_536, ge=16_384, le=10_000_000, description="Requests that wait for a response at one time."
+    )
 
 
 class RequestLog(Section):
@@ -112,7 +145,12 @@ class Processors(Section):
 
 
 class Throttles(Section):
-    l7_throttle: int = Field(10_000, ge=100, le=1_000_000, description="Request logs a second; the rest is thinned out and counted, meters stay complete.")
+    l7_throttle: int = Field(
+        10_000,
+        ge=100,
+        le=1_000_000,
+        description="Request logs a second; the rest is thinned out and counted, meters stay complete.",
+    )
 
 
 class FlowLog(Section):
@@ -125,7 +163,12 @@ class Outputs(Section):
 
 class OutboxSettings(Section):
     memory: int = Field(64, ge=1, le=4096, description="Unsent batches kept in memory, MiB.")
-    disk: int = Field(1024, ge=0, le=1_048_576, description="Unsent batches kept on disk beyond that, MiB; then the oldest is dropped and counted.")
+    disk: int = Field(
+        1024,
+        ge=0,
+        le=1_048_576,
+        description="Unsent batches kept on disk beyond that, MiB; then the oldest is dropped and counted.",
+    )
 
 
 class AgentSettings(Section):
@@ -133,9 +176,13 @@ class AgentSettings(Section):
 
     server: str = Field("http://127.0.0.1:20416", pattern="^https?://", description="Address of the server.")
     token_file: Path | None = Field(None, description="File with the bearer token that the server asks for.")
-    state_dir: Path = Field(Path("/var/lib/deepflow/agent"), description="Where the agent keeps its identity and unsent batches.")
+    state_dir: Path = Field(
+        Path("/var/lib/deepflow/agent"), description="Where the agent keeps its identity and unsent batches."
+    )
     only_pids: list[int] = Field([], description="Processes that are observed; empty: all.")
-    ignored_pids: list[int] = Field([], description="Processes that are not observed, besides the agent itself and a server on this host.")
+    ignored_pids: list[int] = Field(
+        [], description="Processes that are not observed, besides the agent itself and a server on this host."
+    )
     outbox: OutboxSettings = OutboxSettings()
     global_: Global = Field(Global(), alias="global")
     inputs: Inputs = Inputs()

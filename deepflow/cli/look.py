@@ -16,7 +16,6 @@ from deepflow.cli.server_client import DEFAULT_URL, ServerOption, TokenOption, a
 from deepflow.settings import seconds
 
 
-
 class Format(StrEnum):
     """How an answer is printed."""
 
@@ -26,7 +25,12 @@ class Format(StrEnum):
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="A statement of the DeepFlow dialect, or SHOW TABLES, SHOW TAGS FROM …, SHOW METRICS FROM ….")],
+    sql: Annotated[
+        str,
+        typer.Argument(
+            help="A statement of the DeepFlow dialect, or SHOW TABLES, SHOW TAGS FROM …, SHOW METRICS FROM …."
+        ),
+    ],
     db: Annotated[str, typer.Option(help="Database: flow_log, flow_metrics or deepflow_system.")] = "flow_log",
     format: Annotated[Format, typer.Option(help="How the answer is printed.")] = Format.table,
     precision: Annotated[str | None, typer.Option(help="Data precision of metrics: 1s or 1m.")] = None,
@@ -85,10 +89,19 @@ def service_map(
         return
     names = {node["id"]: node["name"] for node in answer["nodes"]}
     rows = [
-        [names[edge["source"]], "→", names[edge["target"]], edge["protocol"], str(edge["request"]), f"{edge['rate']:.2f}/s",
-         f"{edge['error_ratio'] * 100:.1f} %" if edge["error"] else "", _duration(edge["rrt_avg_us"]), _duration(edge["rrt_max_us"])]
+        [
+            names[edge["source"]],
+            "→",
+            names[edge["target"]],
+            edge["protocol"],
+            edge["request"],
+            f"{edge['rate']:.2f}/s",
+            f"{edge['error_ratio'] * 100:.1f} %" if edge["error"] else "",
+            _duration(edge["rrt_avg_us"]),
+            _duration(edge["rrt_max_us"]),
+        ]
         for edge in sorted(answer["edges"], key=lambda edge: (names[edge["source"]], -edge["request"]))
-    ]  # fmt: skip
+    ]
     _print_table(["client", "", "server", "protocol", "requests", "rate", "errors", "average", "slowest"], rows)
 
 

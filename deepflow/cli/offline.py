@@ -45,7 +45,7 @@ def replay(
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say what this kernel and these privileges allow, what was chosen and what is lost. Exit code 0 when the agent can run at all."""
+    """Say what this kernel and these privileges allow and what is lost; exit code 0 when the agent can run at all."""
     from deepflow import _core
 
     lines = json.loads(_core.probe())
@@ -62,14 +62,20 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             sheet.add_row(mark, line["what"], line["detail"], "" if line["works"] else line["lost"])
         console = Console()
         console.print(sheet)
-        console.print("The agent can run here." if can_run else "[red]The agent cannot run here:[/] no hook for socket data loads; run it as root on a kernel with BTF.")
+        console.print(
+            "The agent can run here."
+            if can_run
+            else "[red]The agent cannot run here:[/] no socket hook loads; run it as root on a kernel with BTF."
+        )
     if not can_run:
         raise typer.Exit(1)
 
 
-def bench(names: Annotated[list[str] | None, typer.Argument(help="Parts to measure; all when none is given.")] = None) -> None:
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Parts to measure; all when none is given.")] = None,
+) -> None:
     """Measure the cost and the rates of this build on this machine (needs a source checkout)."""
     script = Path(__file__).parents[2] / "bench" / "run.py"
     if not script.exists():
-        fail("`deepflow bench` needs a source checkout (its load generators are not part of the wheel); run `make bench` there.")
+        fail("`deepflow bench` needs a source checkout (the wheel has no load generators); run `make bench` there.")
     raise typer.Exit(subprocess.call([sys.executable, str(script), *(names or [])]))

@@ -32,7 +32,10 @@ def agent(
     only_pid: Annotated[list[int] | None, typer.Option(help="Observe only this process; may be repeated.")] = None,
     ignore_pid: Annotated[list[int] | None, typer.Option(help="Do not observe this process; may be repeated.")] = None,
 ) -> None:
-    """Observe this machine and send what is seen to a server. Needs root or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH."""
+    """Observe this machine and send what is seen to a server.
+
+    Needs root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+    """
     from deepflow.agent.collector import Collector, MemoryExceeded
     from deepflow.agent.settings import AgentSettings
 
@@ -45,7 +48,8 @@ def agent(
     except (SettingsError, ValueError) as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename or 'The agent'}: {error.strerror or error}; choose another place with --state-dir or --token-file.")
+        what = error.filename or "The agent"
+        fail(f"{what}: {error.strerror or error}; choose another place with --state-dir or --token-file.")
     _on_stop(collector.stop)
     try:
         collector.run()
@@ -59,7 +63,9 @@ def server(
     data: Annotated[Path | None, typer.Option(help="Directory of the embedded store.")] = None,
     listen: Annotated[str | None, typer.Option(help="Address and port to listen on.")] = None,
     config: ConfigOption = None,
-    store: Annotated[str | None, typer.Option(help="http://HOST:PORT of a ClickHouse server instead of the embedded store.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="http://HOST:PORT of a ClickHouse server instead of the embedded store.")
+    ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token that clients must bring.")] = None,
 ) -> None:
     """Receive, store and answer. Needs no privileges."""
@@ -75,7 +81,9 @@ def server(
 
 
 def up(
-    data: Annotated[Path, typer.Option(help="Directory for the store and the agent's state.")] = Path("/var/lib/deepflow"),
+    data: Annotated[Path, typer.Option(help="Directory for the store and the agent's state.")] = Path(
+        "/var/lib/deepflow"
+    ),
     listen: Annotated[str, typer.Option(help="Address and port of the server.")] = "127.0.0.1:20416",
     server_config: Annotated[Path | None, typer.Option(help="YAML file with the server's settings.")] = None,
     agent_config: Annotated[Path | None, typer.Option(help="YAML file with the agent's settings.")] = None,
@@ -126,7 +134,9 @@ def _supervise(children: dict[str, subprocess.Popen[bytes]], stopping: list[int]
     while not stopping:
         for name, child in children.items():
             if child.poll() is not None:
-                fail(f"The {name} ended with code {child.returncode}; its message is above.", code=child.returncode or 1)
+                fail(
+                    f"The {name} ended with code {child.returncode}; its message is above.", code=child.returncode or 1
+                )
         time.sleep(0.2)
 
 

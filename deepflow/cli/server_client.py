@@ -11,7 +11,9 @@ from deepflow.cli.fault import fail
 
 DEFAULT_URL = "http://127.0.0.1:20416"
 ServerOption = Annotated[str, typer.Option("--server", envvar="DEEPFLOW_SERVER", help="Address of the server.")]
-TokenOption = Annotated[str, typer.Option("--token", envvar="DEEPFLOW_TOKEN", help="Bearer token, if the server asks for one.")]
+TokenOption = Annotated[
+    str, typer.Option("--token", envvar="DEEPFLOW_TOKEN", help="Bearer token, if the server asks for one.")
+]
 
 
 def ask(server: str, token: str, method: str, path: str, **request: Any) -> Any:

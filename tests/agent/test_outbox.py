@@ -1,0 +1,117 @@
+"""Nothing is lost uncounted, nothing changes its order."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from deepflow.agent.outbox import Entry, Outbox, Refused, Unavailable, new_batch_id
+
+
+class Server:
+    """Stands for the network: takes entries unless told to be away or to refuse."""
+
+    def __init__(self) -> None:
+        self.away = threading.Event()
+        self.got: list[tuple[bytes, int]] = []
+        self.refuse: set[bytes] = set()
+
+    def __call__(self, entry: Entry) -> None:
+        if self.away.is_set():
+            raise Unavailable("away")
+        if entry.body in self.refuse:
+            raise Refused("wrong")
+        self.got.append((entry.body, entry.attempt))
+
+
+def entry(body: bytes, rows: int = 1) -> Entry:
+    return Entry("/v1/ingest/l7_flow_log", new_batch_id(), rows, "application/octet-stream", body)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def outbox(server: Server, directory: Path, **limits: int) -> Outbox:
+    return Outbox(server, directory, retry_s=0.01, **limits)
+
+
+def bodies(server: Server) -> list[bytes]:
+    return [body for body, _ in server.got]
+
+
+def test_order_is_kept_over_memory_and_disk(server: Server, tmp_path: Path) -> None:
+    server.away.set()
+    box = outbox(server, tmp_path, memory_bytes=30)
+    sent = [f"{i:010d}".encode() for i in range(20)]
+    for body in sent:
+        box.put(entry(body))
+    assert box.counters()["spilled"] == 17
+    server.away.clear()
+    assert box.drain(10)
+    box.close()
+    assert bodies(server) == sent
+    counters = box.counters()
+    assert counters["rows_in"] == counters["rows_sent"] == 20
+    assert counters["rows_lost"] == counters["queued"] == counters["queued_bytes"] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_is_counted(server: Server, tmp_path: Path) -> None:
+    server.away.set()
+    box = outbox(server, tmp_path, memory_bytes=10, disk_bytes=600)
+    for i in range(50):
+        box.put(entry(f"{i:010d}".encode(), rows=3))
+    counters = box.counters()
+    assert counters["rows_lost"] > 0
+    assert counters["rows_lost"] + counters["queued"] * 3 == counters["rows_in"] == 150
+    server.away.clear()
+    assert box.drain(10)
+    box.close()
+    # the newest survive
+    assert bodies(server)[-1] == b"0000000049"
+    assert box.counters()["rows_sent"] + box.counters()["rows_lost"] == 150
+
+
+def test_left_over_is_sent_by_the_next_run_as_a_repeat(server: Server, tmp_path: Path) -> None:
+    server.away.set()
+    box = outbox(server, tmp_path, memory_bytes=25)
+    sent = [f"{i:010d}".encode() for i in range(5)]
+    for body in sent:
+        box.put(entry(body))
+    box.close(timeout_s=0.05)
+    server.away.clear()
+    again = outbox(server, tmp_path)
+    assert again.drain(10)
+    again.close()
+    assert bodies(server) == sent
+    assert all(attempt > 1 for _, attempt in server.got)
+
+
+def test_refused_is_counted_and_not_repeated(server: Server, tmp_path: Path) -> None:
+    server.refuse.add(b"bad")
+    box = outbox(server, tmp_path)
+    for body in (b"a", b"bad", b"b"):
+        box.put(entry(body, rows=7))
+    assert box.drain(10)
+    box.close()
+    assert bodies(server) == [b"a", b"b"]
+    assert box.counters()["rows_refused"] == 7
+
+
+def test_damaged_file_is_dropped_and_counted(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "000000000001-x.batch").write_bytes(b"not json\nbody")
+    (tmp_path / "000000000002-y.part").write_bytes(b"half")
+    box = outbox(server, tmp_path)
+    box.put(entry(b"good"))
+    assert box.drain(10)
+    box.close()
+    assert bodies(server) == [b"good"]
+    assert box.counters()["batches_lost"] == 1
+
+
+def test_batch_ids_are_distinct_16_hex_digits() -> None:
+    ids = {new_batch_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(len(i) == 16 and int(i, 16) > 0 for i in ids)
