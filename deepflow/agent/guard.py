@@ -20,7 +20,8 @@ class Guard:
     """Compares CPU time and resident memory with the limits at every `check`.
 
     Above the CPU limit the row throttle is halved, at most to 100 rows/s; below 80 % of it the throttle
-    doubles again up to the configured value. Meters are not touched: numbers stay complete while single rows are thinned out, counted.
+    doubles again up to the configured value. Meters are not touched: numbers stay complete while single rows
+    are thinned out, counted.
     """
 
     max_millicpus: int

@@ -1,0 +1,188 @@
+"""nginx under wrk: requests a second with the agent off, with its kernel part alone, and with the whole agent.
+
+Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs; client and server share the machine's cores
+with the agent, and both are traced. The agent sends to a sink that discards, so that no store is measured here.
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Sink(BaseHTTPRequestHandler):
+    """Takes every request of an agent and forgets it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Answer what the agent expects."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"agent_id": 1, "rows": 0}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, s."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process, MiB."""
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match.group(1)) / 1024 if match else 0.0
+
+
+@contextmanager
+def nginx(directory: Path, port: int) -> Iterator[None]:
+    """An nginx with one worker that answers a short text."""
+    (directory / "logs").mkdir()
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log;\n"
+        "events { worker_connections 512; }\n"
+        f"http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;"
+        f" fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n"
+        f" server {{ listen 127.0.0.1:{port}; location / {{ return 200 'a short answer\\n'; }} }} }}\n"
+    )
+    with subprocess.Popen(["nginx", "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            await_port(port)
+            yield
+        finally:
+            process.terminate()
+
+
+def await_port(port: int) -> None:
+    """Wait until something listens."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nothing listens on port {port}")
+
+
+def wrk(port: int, seconds: int) -> float:
+    """Requests a second."""
+    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{port}/item/1?x=2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    match = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if match is None:
+        raise RuntimeError(done.stdout)
+    return float(match.group(1))
+
+
+@contextmanager
+def kernel_part(example: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The kernel programs with a reader that discards."""
+    with subprocess.Popen([str(example)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        if process.stdout.readline().strip() != b"attached":
+            raise RuntimeError("the kernel programs could not be attached; run as root")
+        yield process
+        process.stdin.close()
+
+
+@contextmanager
+def agent(directory: Path, sink: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The whole agent."""
+    state = directory / "agent"
+    command = [sys.executable, "-m", "deepflow.cli", "agent", "--server", f"http://127.0.0.1:{sink}", "--state-dir", str(state)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=(directory / "agent.log").open("wb")) as process:
+        time.sleep(3.0)
+        if process.poll() is not None:
+            raise RuntimeError((directory / "agent.log").read_text())
+        yield process
+        process.terminate()
+
+
+def example(name: str) -> Path:
+    """A built example of the core."""
+    command = ["cargo", "build", "--release", "--example", name, "--no-default-features", "--message-format=json"]
+    done = subprocess.run(command, cwd=ROOT / "core", check=True, capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("target", {}).get("name") == name and message.get("executable"):
+            return Path(message["executable"])
+    raise RuntimeError(f"cargo built no example {name}")
+
+
+def measure(rounds: int, seconds: int) -> dict[str, object]:
+    """Interleaved rounds; medians and the medians of the ratios inside each round."""
+    program = example("capture_only")
+    directory = Path(tempfile.mkdtemp(prefix="deepflow-bench-"))
+    port = free_port()
+    sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    threading.Thread(target=sink.serve_forever, daemon=True).start()
+    rates: dict[str, list[float]] = {"off": [], "kernel": [], "agent": []}
+    cpu: list[float] = []
+    rest: list[float] = []
+    load: list[float] = []
+    try:
+        with nginx(directory, port):
+            wrk(port, 1)
+            for _ in range(rounds):
+                rates["off"].append(wrk(port, seconds))
+                with kernel_part(program):
+                    rates["kernel"].append(wrk(port, seconds))
+                with agent(directory, sink.server_port) as process:
+                    rest.append(resident_mib(process.pid))
+                    before = cpu_seconds(process.pid)
+                    rates["agent"].append(wrk(port, seconds))
+                    time.sleep(1.5)  # what is still in the ring and the outbox belongs to this load
+                    cpu.append((cpu_seconds(process.pid) - before) / (rates["agent"][-1] * seconds) * 10_000)
+                    load.append(resident_mib(process.pid))
+    finally:
+        sink.shutdown()
+        shutil.rmtree(directory)
+    loss = {
+        mode: statistics.median(1 - on / off for on, off in zip(rates[mode], rates["off"], strict=True)) * 100
+        for mode in ("kernel", "agent")
+    }
+    return {
+        "requests_per_second": {mode: round(statistics.median(values)) for mode, values in rates.items()},
+        "rounds": {mode: [round(value) for value in values] for mode, values in rates.items()},
+        "loss_percent": {mode: round(value, 1) for mode, value in loss.items()},
+        "agent_cpu_seconds_per_10k_requests": round(statistics.median(cpu), 3),
+        "agent_memory_mib": {"at_rest": round(statistics.median(rest), 1), "under_load": round(statistics.median(load), 1)},
+    }
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=5)
+    given = arguments.parse_args()
+    print(json.dumps(measure(given.rounds, given.seconds)))

@@ -1,0 +1,30 @@
+//! Attaches the kernel programs, reads and discards the ring until standard input closes: the kernel part alone.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use _core::bpf::{Capture, CaptureConfig};
+use _core::event::{EventSink, ProcessChange, Segment, SocketChange};
+
+struct Discard;
+
+impl EventSink for Discard {
+    fn segment(&mut self, _: &Segment<'_>) {}
+    fn socket(&mut self, _: &SocketChange) {}
+    fn process(&mut self, _: ProcessChange) {}
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let config = CaptureConfig { ignored_pids: vec![std::process::id()], ..CaptureConfig::default() };
+    let (mut capture, _) = Capture::start(&config)?;
+    println!("attached");
+    std::io::stdout().flush()?;
+    let closed = std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    });
+    while !closed.is_finished() {
+        capture.poll(&mut Discard);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
