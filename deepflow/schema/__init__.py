@@ -1,6 +1,7 @@
 """The tables of the product, declared once in `schema/*.yaml`.
 
-`load()` reads and checks the declaration; DDL, Arrow schemas, the catalogue of tags and metrics and `docs/schema.md` come from it.
+`load()` reads and checks the declaration; DDL, Arrow schemas, the catalogue of tags and metrics and `docs/schema.md`
+come from it.
 """
 
 from deepflow.schema.model import Column, Metric, Retention, Schema, Table, Tag

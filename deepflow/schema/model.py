@@ -57,7 +57,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag that is computed at query time, not stored. `expr` is SQL over columns; None where the query language knows the rule."""
+    """A tag that is computed at query time, not stored.
+
+    `expr` is SQL over columns; None where the query language knows the rule.
+    """
 
     name: str
     base: str
@@ -155,7 +158,7 @@ class Schema:
     enums: Mapping[str, Mapping[int | str, str]]
 
     def wire_tables(self) -> dict[str, tuple[Table, str]]:
-        """Names under which agents send batches (`l7_flow_log`, `application.1s`, `deepflow_system`) → table and precision."""
+        """Names under which agents send batches (`l7_flow_log`, `application.1s`, …) → table and precision."""
         found: dict[str, tuple[Table, str]] = {}
         for table in self.tables.values():
             if table.derived_from is None:

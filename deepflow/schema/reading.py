@@ -193,9 +193,9 @@ def _columns(item: Any, file: str, enums: Mapping[str, object]) -> list[Column]:
 
 
 def _tags(item: Any, file: str) -> list[Tag]:
-    name = item.get("name") if isinstance(item, dict) else item
-    where = f"{file}: tag {name!r}"
+    where = f"{file}: tag {item.get('name') if isinstance(item, dict) else item!r}"
     entry = _TAG.check(item, where)
+    name = str(entry["name"])
     found: list[Tag] = []
     for side in _sides(entry, where):
         expr = entry.get("expr")

@@ -1,4 +1,4 @@
-"""Where rows are kept: chDB in this process (`chdb:///path`) or a ClickHouse server (`http://…`), behind one `Store`."""
+"""Where rows are kept: chDB in this process (`chdb:///path`) or a ClickHouse server (`http://…`), one `Store`."""
 
 from deepflow.store.clickhouse import ChStore, open_store
 from deepflow.store.prepare import prepare

@@ -1,6 +1,7 @@
 """The `flow_tag` database: names of resources and enumerations, as dictionaries under DeepFlow's own names.
 
-`flow_tag.X_map` is a dictionary, which both `dictGet` and SELECT can read; its rows live in the table `flow_tag.X_rows`.
+`flow_tag.X_map` is a dictionary, which both `dictGet` and SELECT can read; its rows live in the
+table `flow_tag.X_rows`.
 Dictionaries do not reload by themselves everywhere (chDB ignores LIFETIME), so a writer reloads what it changed.
 """
 
@@ -16,7 +17,7 @@ from deepflow.store.store import Store
 DATABASE = "flow_tag"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dictionary:
     """One dictionary: its keys and attributes with their ClickHouse types."""
 

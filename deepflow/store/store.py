@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 class StoreError(Exception):
-    """The store refused or failed; the message is one sentence. `code` is ClickHouse's error code, 0 when it gave none."""
+    """The store refused or failed; the message is one sentence. `code` is ClickHouse's, 0 when it gave none."""
 
     def __init__(self, sentence: str, code: int = 0) -> None:
         super().__init__(sentence)
@@ -26,7 +26,7 @@ class Store(Protocol):
     ) -> pa.Table:
         """Result of a SELECT. `{name:Type}` in `sql` takes its value from `parameters`.
 
-        DateTime arrives as uint32 seconds or timestamp, as ClickHouse writes it to Arrow; IPv4 as uint32, IPv6 as 16 bytes.
+        DateTime arrives as uint32 seconds, DateTime64(6) as timestamp[us, UTC], IPv4 as uint32, IPv6 as 16 bytes.
         """
 
     def insert(self, table: str, rows: pa.Table) -> None:

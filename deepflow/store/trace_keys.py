@@ -1,9 +1,10 @@
-"""Association keys of sessions, as SQL, in one place: the store fills `flow_log.trace_key` with them, and the trace search
-computes the same ones for its lookups.
+"""Association keys of sessions, as SQL, in one place: the store fills `flow_log.trace_key` with them, and the trace
+search computes the same ones for its lookups.
 
-A key is cityHash64 of its kind and its value. The two syscall trace ids of a session are of one kind, and so are its two
-X-Request-IDs: an id means the same wherever it stands. TCP sequence numbers are taken together with both ports, because 32
-bits alone collide within an hour of a busy host; request and response are different kinds, as they count different directions.
+A key is cityHash64 of its kind and its value. The two syscall trace ids of a session are of one kind, and so are its
+two X-Request-IDs: an id means the same wherever it stands. TCP sequence numbers are taken together with both ports,
+because 32 bits alone collide within an hour of a busy host; request and response are different kinds, as they count
+different directions.
 """
 
 KINDS = ("tcp_seq_request", "tcp_seq_response", "syscall_trace_id", "x_request_id", "trace_id")
@@ -52,10 +53,10 @@ def keys_of_row(prefix: str = "") -> str:
         (_tcp(column["protocol"], column["req_tcp_seq"]), tcp_seq_request(column["req_tcp_seq"], *ports)),
         (_tcp(column["protocol"], column["resp_tcp_seq"]), tcp_seq_response(column["resp_tcp_seq"], *ports)),
     ]
-    for name in ("syscall_trace_id_request", "syscall_trace_id_response"):
-        candidates.append((f"{column[name]} != 0", syscall_trace_id(column[name])))
-    for name in ("x_request_id_0", "x_request_id_1"):
-        candidates.append((f"{column[name]} != ''", x_request_id(column[name])))
+    contexts = [column[name] for name in ("syscall_trace_id_request", "syscall_trace_id_response")]
+    requests = [column[name] for name in ("x_request_id_0", "x_request_id_1")]
+    candidates += [(f"{name} != 0", syscall_trace_id(name)) for name in contexts]
+    candidates += [(f"{name} != ''", x_request_id(name)) for name in requests]
     candidates.append((f"{column['trace_id']} != ''", trace_id(column["trace_id"])))
     keys = ", ".join(f"if({condition}, {key}, toUInt64(0))" for condition, key in candidates)
     return f"arrayDistinct(arrayFilter(k -> k != 0, [{keys}]))"
