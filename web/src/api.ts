@@ -1,0 +1,195 @@
+/** The server's JSON, as docs/architecture.md section 5 names it. Times ending in _us are microseconds. */
+
+export interface MapNode {
+  id: string;
+  name: string;
+  type: string | number;
+  protocol: string | number | null;
+  requests: number;
+}
+
+export interface MapEdge {
+  source: string;
+  target: string;
+  protocol: string | number;
+  l7_protocol: string | number;
+  request: number;
+  /** Calls a second over the asked range. */
+  rate: number;
+  error: number;
+  error_ratio: number | null;
+  rrt_avg_us: number | null;
+  rrt_max_us: number | null;
+  rrt_p95_us: number | null;
+}
+
+export interface ServiceMap {
+  nodes: MapNode[];
+  edges: MapEdge[];
+}
+
+export interface RequestRow {
+  _id: string;
+  start_time_us: number;
+  duration_us: number;
+  client: string;
+  server: string;
+  protocol: string | number;
+  request_type: string;
+  request_resource: string;
+  endpoint: string;
+  status: string | number;
+  code: number | null;
+  observation_point: string;
+}
+
+export interface RequestPage {
+  rows: RequestRow[];
+  next: string | number | null;
+}
+
+export interface Span {
+  _ids: string[];
+  deepflow_span_id: string;
+  deepflow_parent_span_id: string;
+  id: number;
+  parent_id: number;
+  childs: number[];
+  start_time_us: number;
+  end_time_us: number;
+  duration: number;
+  selftime: number;
+  tap_side: string;
+  l7_protocol: number | string;
+  l7_protocol_str: string;
+  endpoint: string;
+  request_type: string;
+  request_resource: string;
+  response_status: number | string;
+  response_code: number | null;
+  response_exception: string;
+  process_id: number | null;
+  process_kname: string;
+  auto_instance: string;
+  auto_service: string;
+  service_uid: string;
+  service_uname: string;
+  set_parent_info: string;
+  signal_source: number | string;
+  [field: string]: unknown;
+}
+
+export interface TraceService {
+  service_uid: string;
+  service_uname: string;
+  duration: number;
+  /** Share of the trace's self time: "12.50%", "12.50" or a number of per cent. */
+  duration_ratio: string | number;
+}
+
+export interface Trace {
+  tracing: Span[];
+  services: TraceService[];
+}
+
+export type Counters = Record<string, number>;
+
+export interface AgentState {
+  agent_id: number;
+  name: string;
+  version: string;
+  kernel: string;
+  /** Seconds since the epoch of the last word from the agent. */
+  last_seen_s: number | null;
+  counters: Counters;
+}
+
+export interface AgentList {
+  agents: AgentState[];
+  server: Counters;
+}
+
+/** An answer that is not a success, with the sentence the server gave. */
+export class ApiError extends Error {}
+
+function sentence(status: number, body: unknown): string {
+  if (body !== null && typeof body === 'object') {
+    const words = body as Record<string, unknown>;
+    for (const key of ['DESCRIPTION', 'error', 'detail']) {
+      if (typeof words[key] === 'string' && words[key] !== '') return words[key];
+    }
+  }
+  return `The server answered ${status} without a reason.`;
+}
+
+async function ask(path: string, init: RequestInit): Promise<unknown> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, init);
+  } catch (failure) {
+    if (failure instanceof DOMException && failure.name === 'AbortError') throw failure;
+    throw new ApiError('The server cannot be reached: is `deepflow server` running?');
+  }
+  let body: unknown = null;
+  try {
+    body = await answer.json();
+  } catch (failure) {
+    if (failure instanceof DOMException && failure.name === 'AbortError') throw failure;
+    if (answer.ok) throw new ApiError('The server sent something that is not JSON.');
+  }
+  if (!answer.ok) throw new ApiError(sentence(answer.status, body));
+  return body;
+}
+
+function address(path: string, parameters: Record<string, string | number | undefined | null>): string {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) {
+    if (value !== undefined && value !== null && value !== '') query.set(key, String(value));
+  }
+  const text = query.toString();
+  return text === '' ? path : `${path}?${text}`;
+}
+
+export function fetchMap(from: number, to: number, signal: AbortSignal): Promise<ServiceMap> {
+  return ask(address('v1/web/map', { from, to }), { signal }) as Promise<ServiceMap>;
+}
+
+export interface RequestQuery {
+  from: number;
+  to: number;
+  client?: string;
+  server?: string;
+  service?: string;
+  path?: string;
+  status?: string;
+  protocol?: string;
+  min_us?: number;
+  max_us?: number;
+  limit?: number;
+  before?: string;
+}
+
+export function fetchRequests(query: RequestQuery, signal: AbortSignal): Promise<RequestPage> {
+  return ask(address('v1/web/requests', { ...query }), { signal }) as Promise<RequestPage>;
+}
+
+export function fetchAgents(signal: AbortSignal): Promise<AgentList> {
+  return ask('v1/web/agents', { signal }) as Promise<AgentList>;
+}
+
+/** `key` is a row id (decimal) or a trace id; from and to bound the search in seconds. */
+export async function fetchTrace(
+  key: { _id: string } | { trace_id: string },
+  from: number,
+  to: number,
+  signal: AbortSignal,
+): Promise<Trace> {
+  const body = (await ask('v1/stats/querier/L7FlowTracing', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ ...key, TIME_START: from, TIME_END: to }),
+    signal,
+  })) as { OPT_STATUS: string; DESCRIPTION: string; DATA?: Partial<Trace> | null };
+  if (body.OPT_STATUS !== 'SUCCESS') throw new ApiError(body.DESCRIPTION || body.OPT_STATUS);
+  return { tracing: body.DATA?.tracing ?? [], services: body.DATA?.services ?? [] };
+}
