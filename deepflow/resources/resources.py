@@ -62,7 +62,7 @@ class _Known:
 
 
 class Resources:
-    """All resources of a server. Methods may be called from any thread and raise MetadataError when the database fails."""
+    """All resources of a server. Methods may be called from any thread; all raise MetadataError."""
 
     def __init__(self, metadata_url: str, store: Store) -> None:
         """Opens the metadata and writes all names to the dictionaries of `store`, which must be prepared.

@@ -11,7 +11,7 @@ TRACE_KEY_SOURCE = "flow_log.l7_flow_log"
 
 
 def prepare(store: Store, schema: Schema) -> None:
-    """Creates what is missing: databases, tables, columns, dictionaries and enumerations, the view that fills trace_key.
+    """Creates what is missing: databases, tables, columns, dictionaries, enumerations, the view of trace_key.
 
     Raises:
         StoreError: the store refused, or holds a column of another type than the schema declares.
@@ -61,8 +61,8 @@ def _add_columns(store: Store, table: Table, precision: str) -> None:
                 changes.append(f"ADD {index.replace('INDEX', 'INDEX IF NOT EXISTS', 1)}")
         elif present[column.name] != column.type:
             raise StoreError(
-                f"Column {column.name} of {table.database}.{name} is {present[column.name]} in the store but {column.type} "
-                "in the schema; use a new data folder or change the column by hand."
+                f"Column {column.name} of {table.database}.{name} is {present[column.name]} in the store "
+                f"but {column.type} in the schema; use a new data folder or change the column by hand."
             )
         previous = column.name
     if changes:
