@@ -62,12 +62,17 @@ test('what it serves says what it is', () => {
 test('rows sort by what is shown and stay put when equal', () => {
   const nodes = [node({ id: 'a', name: 'nginx' }), node({ id: 'b', name: 'api' })];
   const rows = edgeRows(
-    [edge({ rate: 1 }), edge({ l7_protocol: 'Redis', rate: 3, rrt_avg_us: null }), edge({ l7_protocol: 'DNS', rate: 1 })],
+    [
+      edge({ rate: 1 }),
+      edge({ l7_protocol: 'Redis', rate: 3, rrt_avg_us: null }),
+      edge({ l7_protocol: 'DNS', rate: 1 }),
+    ],
     nodes,
     DEFAULT_THRESHOLDS,
   );
   expect(rows[0]).toMatchObject({ client: 'nginx', server: 'api', protocol: 'HTTP' });
-  const protocols = (key: 'rate' | 'average', down: boolean): string[] => sortRows(rows, key, down).map((r) => r.protocol);
+  const protocols = (key: 'rate' | 'average', down: boolean): string[] =>
+    sortRows(rows, key, down).map((r) => r.protocol);
   expect(protocols('rate', true)).toEqual(['Redis', 'DNS', 'HTTP']);
   expect(protocols('average', false)).toEqual(['Redis', 'DNS', 'HTTP']);
 });

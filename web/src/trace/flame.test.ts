@@ -69,7 +69,11 @@ test('left is the start, width the duration', () => {
 test('orphans, circles and empty traces hide nothing', () => {
   expect(flameGraph([])).toEqual({ rows: [], startUs: 0, endUs: 0 });
   const odd = [span(0, 7, 0, 10), span(1, 2, 1, 2), span(2, 1, 1, 2), span(3, 3, 5, 5)];
-  expect(flameGraph(odd).rows.map((row) => row.span.id).sort()).toEqual([0, 1, 2, 3]);
+  expect(
+    flameGraph(odd)
+      .rows.map((row) => row.span.id)
+      .sort(),
+  ).toEqual([0, 1, 2, 3]);
 });
 
 test('network spans are named by the observation point and grey', () => {
@@ -103,6 +107,10 @@ test('folding hides what is below, and only that', () => {
 
 test('ticks are round and few', () => {
   expect(ticks(100, 5).map((tick) => tick.label)).toEqual(['0 µs', '20 µs', '40 µs', '60 µs', '80 µs', '100 µs']);
-  expect(ticks(7_300, 8).map((tick) => tick.at * 7_300).every((us) => us % 1000 < 1e-6)).toBe(true);
+  expect(
+    ticks(7_300, 8)
+      .map((tick) => tick.at * 7_300)
+      .every((us) => us % 1000 < 1e-6),
+  ).toBe(true);
   expect(ticks(0)).toEqual([]);
 });
