@@ -1,0 +1,240 @@
+"""The sightings of one call along its way: same TCP sequence numbers, ordered from client process to server process."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from deepflow.trace.row import PACKET, Row
+
+#: Longest text that two sightings of one call are compared by; captures cut longer ones at different places.
+COMPARED_TEXT = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far clocks and hooks may disagree, µs. Names and defaults follow DeepFlow's tracing parameters where it has them."""
+
+    network_delay_us: int = 50_000
+    #: Added when two agents with their own clocks saw the rows.
+    host_clock_offset_us: int = 10_000
+    #: Clock difference believed when request and response numbers are both equal: 64 bits do not agree by chance.
+    sequence_clock_offset_us: int = 5_000_000
+    #: How long a request without an answer may wait until the server reads it.
+    unanswered_us: int = 120_000_000
+    #: A send is reported when it is done; over loopback the reader may be reported before it.
+    hook_order_us: int = 1_000
+
+    def between(self, one: Row, other: Row, *, sure: bool = False) -> int:
+        """Deviation allowed between the times of two rows; `sure` when their identity is proven otherwise."""
+        if one.agent_id == other.agent_id:
+            return self.network_delay_us
+        return self.network_delay_us + (self.sequence_clock_offset_us if sure else self.host_clock_offset_us)
+
+
+def sequences_agree(one: Row, other: Row) -> int:
+    """How many of the two sequence numbers are known on both sides and equal; 0 also when one of them differs."""
+    known = [
+        (a, b) for a, b in ((one.req_tcp_seq, other.req_tcp_seq), (one.resp_tcp_seq, other.resp_tcp_seq)) if a and b
+    ]
+    return len(known) if all(a == b for a, b in known) else 0
+
+
+def covers(outer: Row, inner: Row, slack_us: int, unanswered_us: int) -> bool:
+    """Whether `inner` can be a part of `outer` in time. An outer request without answer ends at an unknown time."""
+    if not outer.has_request or not inner.has_request:
+        return abs(outer.end_us - inner.end_us) <= slack_us if outer.has_response and inner.has_response else True
+    if inner.start_us < outer.start_us - slack_us:
+        return False
+    if not outer.has_response:
+        return inner.start_us <= outer.start_us + unanswered_us
+    end = inner.end_us if inner.has_response else inner.start_us
+    return end <= outer.end_us + slack_us
+
+
+def conflict(one: Row, other: Row) -> bool:
+    """Whether two rows cannot be sightings of one call: a field known in both differs. Unknown never conflicts."""
+    if one.l7_protocol != other.l7_protocol or one.protocol != other.protocol:
+        return True
+    if one.trace_ids and other.trace_ids and one.trace_ids.isdisjoint(other.trace_ids):
+        return True
+    exact = (
+        (one.request_type, other.request_type),
+        (one.version, other.version),
+        (one.x_request_id_0, other.x_request_id_0),
+        (one.x_request_id_1, other.x_request_id_1),
+        (one.span_id, other.span_id),
+    )
+    if any(a and b and a != b for a, b in exact):
+        return True
+    numbers = ((one.request_id, other.request_id), (one.response_code, other.response_code))
+    if any(a is not None and b is not None and a != b for a, b in numbers):
+        return True
+    texts = (
+        (one.request_domain, other.request_domain),
+        (one.request_resource, other.request_resource),
+        (one.response_exception, other.response_exception),
+    )
+    return any(_differ(a, b) for a, b in texts)
+
+
+def _differ(one: str, other: str) -> bool:
+    one, other = one[:COMPARED_TEXT], other[:COMPARED_TEXT]
+    return not (one.startswith(other) or other.startswith(one))
+
+
+def same_connection(one: Row, other: Row) -> int:
+    """How well the addresses agree: 3 all equal, 2 ports equal, 1 one end rewritten as NAT does, 0 not one connection."""
+    client_port, server_port = one.client_port == other.client_port, one.server_port == other.server_port
+    client_ip, server_ip = one.client.ip == other.client.ip, one.server.ip == other.server.ip
+    if client_port and server_port:
+        return 3 if client_ip and server_ip else 2
+    if client_port or (server_port and server_ip and not client_ip):
+        return 1
+    return 0
+
+
+def evidence(outer: Row, inner: Row, tolerance: Tolerance) -> tuple[int, int, int] | None:
+    """Strength (larger is stronger) of the claim that both rows are sightings of one call, None when they are not."""
+    equal = sequences_agree(outer, inner)
+    if not equal or conflict(outer, inner):
+        return None
+    connection = same_connection(outer, inner)
+    if connection == 0 or (connection == 1 and equal < 2):
+        return None
+    if not covers(outer, inner, tolerance.between(outer, inner, sure=equal == 2), tolerance.unanswered_us):
+        return None
+    return connection, equal, int(outer.request_resource == inner.request_resource)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call as it was seen along its way, in the order of the way: at most one client and one server process."""
+
+    rows: list[Row]
+
+    @property
+    def first(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def last(self) -> Row:
+        return self.rows[-1]
+
+    def links(self) -> Iterable[tuple[Row, Row]]:
+        """(parent, child) of neighbours on the way."""
+        return pairwise(self.rows)
+
+
+def calls(rows: Sequence[Row], tolerance: Tolerance) -> list[Call]:
+    """Groups rows into calls; a row that agrees with none is a call of its own. Ambiguous rows stay apart."""
+    found: list[Call] = []
+    for group in _same_sequence(rows):
+        found += _calls_of(group, tolerance)
+    return found
+
+
+def _same_sequence(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that share a sequence number, directly or through others."""
+    leader = list(range(len(rows)))
+
+    def find(at: int) -> int:
+        while leader[at] != at:
+            leader[at] = leader[leader[at]]
+            at = leader[at]
+        return at
+
+    seen: dict[tuple[str, int], int] = {}
+    for at, row in enumerate(rows):
+        for key in (("request", row.req_tcp_seq), ("response", row.resp_tcp_seq)):
+            if key[1]:
+                leader[find(at)] = find(seen.setdefault(key, at))
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for at, row in enumerate(rows):
+        groups[find(at)].append(row)
+    return list(groups.values())
+
+
+def _calls_of(group: list[Row], tolerance: Tolerance) -> list[Call]:
+    if len(group) == 1:
+        return [Call(group)]
+    clients = [row for row in group if row.is_client_process]
+    servers = [row for row in group if row.is_server_process]
+    between = [row for row in group if row.signal_source == PACKET]
+    paired = _pairs(clients, servers, tolerance)
+    found = [Call([row, paired[row.id]] if row.id in paired else [row]) for row in clients]
+    taken = {row.id for row in paired.values()}
+    found += [Call([row]) for row in servers if row.id not in taken]
+    for row in sorted(between, key=lambda r: (r.rank, r.start_us, -r.end_us, r.id)):
+        call = _call_seen_by(row, found, tolerance)
+        if call is None:
+            found.append(Call([row]))
+        else:
+            call.rows.append(row)
+    for call in found:
+        call.rows.sort(key=lambda r: (r.rank, r.start_us, -r.end_us, r.id))
+    placed = {row.id for call in found for row in call.rows}
+    return found + [Call([row]) for row in group if row.id not in placed]
+
+
+def _pairs(clients: list[Row], servers: list[Row], tolerance: Tolerance) -> dict[int, Row]:
+    """Client row id → the server row of the same call. One to one; equals on one connection pair in their order, or not at all."""
+    strength: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for client in clients:
+        for server in servers:
+            found = evidence(client, server, tolerance)
+            if found is not None:
+                strength[client.id, server.id] = found
+    by_id = {row.id: row for row in (*clients, *servers)}
+    pairs: dict[int, Row] = {}
+    for level in sorted(set(strength.values()), reverse=True):
+        partners: dict[int, set[int]] = defaultdict(set)
+        for (client_id, server_id), value in strength.items():
+            if value == level and client_id not in pairs:
+                partners[client_id].add(server_id)
+        free = {row.id for row in servers} - {row.id for row in pairs.values()}
+        for ours, theirs in _equivalent(partners, free):
+            if len(ours) != len(theirs):
+                # One of them was not seen: which one belongs to which cannot be known, nor at a weaker level.
+                strength = {pair: v for pair, v in strength.items() if pair[0] not in ours and pair[1] not in theirs}
+                continue
+            order = [sorted((by_id[i] for i in side), key=lambda r: (r.start_us, r.id)) for side in (ours, theirs)]
+            pairs |= {client.id: server for client, server in zip(*order, strict=True)}
+    return pairs
+
+
+def _equivalent(partners: dict[int, set[int]], free: set[int]) -> list[tuple[set[int], set[int]]]:
+    """Connected parts of the graph client → possible servers."""
+    parts: list[tuple[set[int], set[int]]] = []
+    for client, possible in partners.items():
+        ours, theirs = {client}, possible & free
+        if not theirs:
+            continue
+        apart: list[tuple[set[int], set[int]]] = []
+        for part in parts:
+            if part[1] & theirs:
+                ours, theirs = ours | part[0], theirs | part[1]
+            else:
+                apart.append(part)
+        parts = [*apart, (ours, theirs)]
+    return parts
+
+
+def _call_seen_by(row: Row, found: list[Call], tolerance: Tolerance) -> Call | None:
+    """The one call that a packet sighting belongs to, None when there is none or more than one equally good."""
+    best: list[tuple[tuple[int, int, int], Call]] = []
+    for call in found:
+        marks = [
+            evidence(member, row, tolerance) if member.rank <= row.rank else evidence(row, member, tolerance)
+            for member in call.rows
+        ]
+        known = [mark for mark in marks if mark is not None]
+        if len(known) == len(marks):
+            best.append((min(known), call))
+    if not best:
+        return None
+    strongest = max(mark for mark, _ in best)
+    winners = [call for mark, call in best if mark == strongest]
+    return winners[0] if len(winners) == 1 else None
