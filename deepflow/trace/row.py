@@ -46,8 +46,8 @@ class Side:
     @classmethod
     def of(cls, record: Mapping[str, Any], side: int) -> Side:
         """The end of a record whose columns are named `name_0` and `name_1`; missing columns count as unknown."""
-        text = {name: str(record.get(f"{name}_{side}") or "") for name in _SIDE_TEXT}
-        number = {name: int(record.get(f"{name}_{side}") or 0) for name in _SIDE_NUMBER}
+        text: dict[str, Any] = {name: str(record.get(f"{name}_{side}") or "") for name in _SIDE_TEXT}
+        number: dict[str, Any] = {name: int(record.get(f"{name}_{side}") or 0) for name in _SIDE_NUMBER}
         return cls(**text, **number)
 
 
@@ -100,9 +100,9 @@ class Row:
         """A row from a record keyed by column names; `end_time` may be given as `response_duration` (µs) instead."""
         start = microseconds(record["start_time"])
         end = microseconds(record["end_time"]) if "end_time" in record else start + int(record["response_duration"])
-        text = {name: str(record.get(name) or "") for name in _TEXT}
-        number = {name: int(record[name]) for name in _NUMBER if record.get(name) is not None}
-        optional = {name: None if record.get(name) is None else int(record[name]) for name in _OPTIONAL}
+        text: dict[str, Any] = {name: str(record.get(name) or "") for name in _TEXT}
+        number: dict[str, Any] = {name: int(record[name]) for name in _NUMBER if record.get(name) is not None}
+        optional: dict[str, Any] = {name: None if record.get(name) is None else int(record[name]) for name in _OPTIONAL}
         return cls(
             ids=(int(record["_id"]),),
             start_us=start,

@@ -189,7 +189,7 @@ class _Search:
     def _query(self, condition: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         # Rows already known come again with their other keys, so they do not count against the limit.
         most = self._limit + len(self.kept) + 1
-        found = self._store.query(
+        found: list[dict[str, Any]] = self._store.query(
             f"SELECT {_key_columns()} FROM flow_log.trace_key WHERE {condition} "
             "AND time BETWEEN toDateTime({start:UInt32}) AND toDateTime({end:UInt32}) "
             "ORDER BY start_time, _id LIMIT 1 BY _id LIMIT {most:UInt32}",
