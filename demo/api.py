@@ -107,11 +107,11 @@ class Order:
                 cursor.execute(statement)
                 rows = list(cursor.fetchall())
         except pymysql.MySQLError as error:
-            self.note("mariadb", statement.split()[0], statement, error=True)
+            self.note("mariadb", statement.split(maxsplit=1)[0], statement, error=True)
             raise Failure(500, f"MariaDB refused the statement: {error.args[-1]}") from error
         finally:
             self.backends.mariadb.put(connection)
-        self.note("mariadb", statement.split()[0], statement)
+        self.note("mariadb", statement.split(maxsplit=1)[0], statement)
         return rows
 
     def ask_cart(self, path: str) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+# `make help` lists what there is.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deepflow
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+BIN := .venv/bin
+BPF := $(wildcard bpf/*.c bpf/*.h bpf/include/*.h)
+CLANG_FORMAT = $(firstword $(foreach v,-19 -18 -17 -16,$(shell command -v clang-format$v)) clang-format)
+
+.PHONY: help setup demo demo-down up test test-rust test-web test-python lint bench wheel locks clean
+
+help: ## what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## install what is missing and build; quick when nothing changed
+	@scripts/setup.sh
+
+demo: setup ## the shop, observed: address of the page, map and one trace
+	@scripts/demo.sh up
+
+demo-down: ## stop everything that make demo started
+	@scripts/demo.sh down
+
+up: setup ## observe this machine until Ctrl-C (root)
+	@$(BIN)/deepflow up
+
+test: setup test-rust test-web test-python ## every test
+
+test-rust:
+	cargo test --locked --no-default-features --manifest-path core/Cargo.toml
+
+test-web:
+	cd web && npm test
+
+test-python:
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy, clippy, rustfmt, clang-format, svelte-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cargo fmt --check --manifest-path core/Cargo.toml
+	cargo clippy --locked --all-targets --no-default-features --manifest-path core/Cargo.toml -- -D warnings
+	$(if $(BPF),$(CLANG_FORMAT) --dry-run -Werror $(BPF))
+	cd web && npm run check
+
+bench: setup ## measure; a table, and bench/results/*.json
+	$(BIN)/deepflow bench
+
+wheel: setup ## the wheel, in dist/, tried in an empty environment
+	@scripts/wheel.sh
+
+locks: ## pin the versions in requirements/ anew
+	@scripts/locks.sh
+
+clean: ## remove what was built (caches outside the checkout stay)
+	rm -rf .venv build dist deepflow/web/dist web/node_modules .mypy_cache .pytest_cache .ruff_cache
+	find deepflow -name '*.so' -delete

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Installs and builds what the project needs on Debian 12; quick when nothing changed. Usage: scripts/setup.sh [system] [python] [core] [web] (default: all four)
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+export CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/deepflow"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$CACHE/target}"
+STAMPS=build/stamps
+mkdir -p "$CACHE" "$STAMPS"
+
+say() { printf 'setup: %s\n' "$*"; }
+stop() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# Hash of the contents of files and folders, whatever git ignores left out.
+hash_of() {
+  { find "$@" -type f -not -path '*/node_modules/*' -not -path '*/__pycache__/*' -not -path '*/target/*' -print0 | sort -z | xargs -0 sha256sum; "$PYTHON" --version; } | sha256sum | cut -d' ' -f1
+}
+fresh() { [ -f "$STAMPS/$1" ] && [ "$(cat "$STAMPS/$1")" = "$2" ]; }
+
+candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+installed() { [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = 'install ok installed' ]; }
+
+system() {
+  command -v apt-get >/dev/null || stop "this script knows Debian only; install clang, llvm, libbpf headers, nginx, MariaDB, Redis, Node and Go yourself"
+  local clang='' version wanted package missing=() updated=''
+  for version in 19 18 17 16; do
+    if installed "clang-$version" && installed "llvm-$version"; then clang=$version; break; fi
+  done
+  wanted="libbpf-dev gcc libc6-dev iproute2 nginx-light mariadb-server redis-server python3-pymysql python3-redis chromium fonts-dejavu-core wrk tcpdump"
+  command -v node >/dev/null || wanted+=" nodejs npm"
+  PATH="$PATH:/usr/local/go/bin" command -v go >/dev/null || wanted+=" golang-go"
+  if [ -n "$clang" ]; then
+    installed "clang-format-$clang" || wanted+=" clang-format-$clang"
+  fi
+  for package in $wanted; do installed "$package" || missing+=("$package"); done
+  [ -n "$clang" ] && [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" = 0 ] || stop "not root, and these Debian packages are missing: ${missing[*]:-} ${clang:-clang-19 llvm-19}; install them, then come back"
+  say "apt: ${missing[*]:-}${clang:+ }$([ -n "$clang" ] || echo ' clang')"
+  apt-get update -qq && updated=1
+  [ -n "$updated" ] || stop "apt-get update failed; is a Debian mirror configured?"
+  if [ -z "$clang" ]; then
+    for version in 19 18 17 16; do
+      if candidate "clang-$version"; then missing+=("clang-$version" "llvm-$version" "clang-format-$version"); break; fi
+    done
+  fi
+  # A package's services must not start here: Debian asks this file first.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+  fi
+  local others=()
+  for package in nginx mariadb redis-server; do
+    # a service that ran before stays as it was; one that only this installation brings stays off
+    installed "${package/nginx/nginx-light}" || installed "${package/mariadb/mariadb-server}" || others+=("$package")
+  done
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 \
+    || { tail -20 "$CACHE/apt.log" >&2; stop "apt-get install failed; its output is in $CACHE/apt.log"; }
+  if [ -d /run/systemd/system ]; then
+    for package in "${others[@]}"; do systemctl disable --now -q "$package" || true; done
+  fi
+}
+
+python() {
+  if [ ! -x .venv/bin/python ]; then
+    say "Python environment"
+    rm -rf .venv
+    if ! "$PYTHON" -m venv .venv >/dev/null 2>&1; then
+      rm -rf .venv
+      if [ "$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null 2>&1 && "$PYTHON" -m venv .venv; then
+        :
+      else
+        rm -rf .venv
+        "$PYTHON" -m pip install -q --target "$CACHE/virtualenv" virtualenv || stop "no way to make a virtual environment; install python3-venv"
+        PYTHONPATH="$CACHE/virtualenv" "$PYTHON" -m virtualenv -q .venv
+      fi
+    fi
+    rm -f "$STAMPS/python" "$STAMPS/core"
+  fi
+  local now
+  now=$(hash_of requirements/dev.txt)
+  fresh python "$now" && return
+  say "Python packages (pinned in requirements/dev.txt)"
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+  echo "$now" > "$STAMPS/python"
+}
+
+core() {
+  local now
+  now=$(hash_of core bpf schema pyproject.toml)
+  if fresh core "$now" && compgen -G 'deepflow/_core*.so' >/dev/null && [ -x .venv/bin/deepflow ]; then return; fi
+  command -v cargo >/dev/null || stop "cargo is missing; install Rust 1.88 or newer"
+  say "Rust core and kernel programs"
+  env -u CONDA_PREFIX VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release --locked --uv >"$CACHE/core.log" 2>&1 \
+    || { tail -40 "$CACHE/core.log" >&2; stop "the core did not build; the whole output is in $CACHE/core.log"; }
+  echo "$now" > "$STAMPS/core"
+}
+
+web() {
+  local now
+  now=$(hash_of web)
+  fresh web "$now" && [ -f deepflow/web/dist/index.html ] && return
+  command -v npm >/dev/null || stop "npm is missing; install Node 20.19 or newer"
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' \
+    || stop "the page is built with Node 20.19 or 22.12 and newer; here is $(node --version)"
+  say "web page"
+  (cd web && npm ci --silent --no-fund --no-audit && npm run --silent build) >"$CACHE/web.log" 2>&1 \
+    || { tail -40 "$CACHE/web.log" >&2; stop "the page did not build; the whole output is in $CACHE/web.log"; }
+  echo "$now" > "$STAMPS/web"
+}
+
+PYTHON=$(command -v python3.11 || command -v python3) || stop "Python 3.11 is missing"
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || stop "Python 3.11 or newer is needed; here is $("$PYTHON" --version)"
+for part in "${@:-system python core web}"; do
+  for one in $part; do
+    case $one in
+      system | python | core | web) "$one" ;;
+      *) stop "no part named $one; the parts are system, python, core and web" ;;
+    esac
+  done
+done
