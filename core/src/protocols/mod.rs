@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+pub mod dns;
 pub mod http1;
 pub mod redis;
 pub mod trace_context;
@@ -181,7 +182,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[http1::PROTOCOL, redis::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
