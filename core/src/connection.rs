@@ -1,0 +1,431 @@
+//! A connection: which protocol it speaks, who is the client, and the state of both directions.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use rustc_hash::FxHashMap;
+
+use crate::causality::Memory;
+use crate::event::{Direction, Endpoint, Segment, Source};
+use crate::peers::Process;
+use crate::protocols::{Guess, Parser, ParserSettings, Protocol, REGISTRY, Role};
+use crate::session::Waiting;
+use crate::stream::{Piece, Report, Seen, Stream};
+
+/// Payloads that may fail to be recognised before a connection is given up; fewer at an end point known to be foreign.
+pub const MAX_TRIES: u32 = 12;
+const MAX_TRIES_FOREIGN: u32 = 3;
+/// Connections given up until an end point counts as foreign.
+const FOREIGN_AFTER: u32 = 4;
+/// How long an end point is remembered, µs.
+const MEMORY_US: u64 = 60_000_000;
+const MAX_ENDPOINTS: usize = 16_384;
+/// Bytes kept of a first payload that may become recognisable.
+const MAX_UNDECIDED: usize = 4096;
+/// Payloads in a row without sense that end the trust in a guess.
+const MAX_SENSELESS: u32 = 16;
+/// Ports from here up are usually ephemeral (Linux, net.ipv4.ip_local_port_range).
+const EPHEMERAL: u16 = 32_768;
+
+/// Identity of a connection. A UDP socket may talk to many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub socket: u64,
+    pub remote: Option<Endpoint>,
+}
+
+impl Key {
+    pub fn of(segment: &Segment<'_>) -> Self {
+        let remote = (segment.protocol == 17).then_some(segment.remote);
+        Self { socket: segment.socket, remote }
+    }
+
+    /// One number for the connection.
+    fn flow_id(&self) -> u64 {
+        match self.remote {
+            None => self.socket,
+            Some(remote) => {
+                use std::hash::BuildHasher;
+                rustc_hash::FxBuildHasher.hash_one((self.socket, remote))
+            }
+        }
+    }
+}
+
+pub fn other(role: Role) -> Role {
+    match role {
+        Role::Client => Role::Server,
+        Role::Server => Role::Client,
+    }
+}
+
+pub fn is_client(role: Role) -> bool {
+    role == Role::Client
+}
+
+/// What is fixed once the protocol is known; rows and meters hold on to it.
+#[derive(Debug)]
+pub struct Flow {
+    pub id: u64,
+    pub source: Source,
+    pub protocol: u8,
+    pub netns: u32,
+    pub client: Endpoint,
+    pub server: Endpoint,
+    pub local_role: Role,
+    pub l7: &'static Protocol,
+    /// Place of `l7` in the registry.
+    pub l7_index: usize,
+    pub direction_score: u8,
+    /// Process of the other end, once it was found.
+    pub peer: OnceLock<Process>,
+}
+
+impl Flow {
+    /// Near and far end, seen from the process that was observed.
+    pub fn ends(&self) -> (Endpoint, Endpoint) {
+        if is_client(self.local_role) { (self.client, self.server) } else { (self.server, self.client) }
+    }
+}
+
+impl std::fmt::Debug for Protocol {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+/// How far the recognition of the protocol is.
+pub enum State {
+    Undecided { tries: u32 },
+    Parsed { flow: Arc<Flow>, parser: Box<dyn Parser>, senseless: u32 },
+    GivenUp,
+}
+
+/// What is known of a server's end point.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    l7: Option<usize>,
+    failures: u32,
+    until_us: u64,
+}
+
+/// Results of recognition by server end point.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    known: FxHashMap<(u8, IpAddr, u16), Known>,
+}
+
+impl Endpoints {
+    fn get(&self, protocol: u8, server: Endpoint, now_us: u64) -> Option<Known> {
+        self.known.get(&(protocol, server.ip, server.port)).filter(|known| now_us < known.until_us).copied()
+    }
+
+    fn note(&mut self, protocol: u8, server: Endpoint, l7: Option<usize>, now_us: u64) {
+        let until_us = now_us + MEMORY_US;
+        if self.known.len() >= MAX_ENDPOINTS {
+            self.known.retain(|_, known| now_us < known.until_us);
+            if self.known.len() >= MAX_ENDPOINTS {
+                self.known.clear();
+            }
+        }
+        let known =
+            self.known.entry((protocol, server.ip, server.port)).or_insert(Known { l7, failures: 0, until_us });
+        if now_us >= known.until_us {
+            known.failures = 0;
+        }
+        known.failures = if l7.is_some() { 0 } else { known.failures + 1 };
+        known.l7 = l7.or(known.l7);
+        known.until_us = until_us;
+    }
+}
+
+/// What recognition needs from outside the connection.
+pub struct Recognition<'a> {
+    pub endpoints: &'a mut Endpoints,
+    pub settings: &'a Arc<ParserSettings>,
+    /// The local side listens on its port.
+    pub listens: bool,
+}
+
+pub struct Connection {
+    pub key: Key,
+    pub source: Source,
+    pub protocol: u8,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    pub netns: u32,
+    pub state: State,
+    /// The local side was seen to connect.
+    pub connected: bool,
+    pub waiting: Waiting,
+    pub memory: Memory,
+    /// Messages seen so far.
+    pub messages: u32,
+    pub last_us: u64,
+    /// Process that used the socket last.
+    pub owner: u32,
+    streams: [Stream; 2],
+}
+
+/// Result of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Goes,
+    /// The protocol was recognised in this segment.
+    Decided,
+    /// Nobody knows the protocol: let the source be quiet about it.
+    GaveUp,
+}
+
+fn index(direction: Direction) -> usize {
+    usize::from(direction == Direction::Ingress)
+}
+
+fn opposite(direction: Direction) -> Direction {
+    if direction == Direction::Egress { Direction::Ingress } else { Direction::Egress }
+}
+
+impl Connection {
+    pub fn new(key: Key, source: Source, protocol: u8, local: Endpoint, remote: Endpoint, netns: u32) -> Self {
+        Self {
+            key,
+            source,
+            protocol,
+            local,
+            remote,
+            netns,
+            state: State::Undecided { tries: 0 },
+            connected: false,
+            waiting: Waiting::default(),
+            memory: Memory::default(),
+            messages: 0,
+            last_us: 0,
+            owner: 0,
+            streams: [Stream::default(), Stream::default()],
+        }
+    }
+
+    pub fn flow(&self) -> Option<&Arc<Flow>> {
+        match &self.state {
+            State::Parsed { flow, .. } => Some(flow),
+            _ => None,
+        }
+    }
+
+    /// Time since which packets wait for earlier ones, µs.
+    pub fn waits_since(&self) -> Option<u64> {
+        self.streams.iter().filter_map(Stream::waits_since).min()
+    }
+
+    /// Takes the bytes of one direction; messages go to `seen`.
+    pub fn take(
+        &mut self,
+        direction: Direction,
+        piece: Piece<'_>,
+        recognition: &mut Recognition<'_>,
+        seen: &mut Vec<Seen>,
+        report: &mut Report,
+    ) -> Verdict {
+        let wait = self.source == Source::Packet;
+        let mut verdict = Verdict::Goes;
+        // The stream orders its bytes while the connection parses them; it is put back afterwards.
+        let mut stream = std::mem::take(&mut self.streams[index(direction)]);
+        stream.order(piece, wait, report, &mut |stream, piece, report| {
+            let result = self.bytes(stream, direction, piece, recognition, seen, report);
+            if result != Verdict::Goes {
+                verdict = result;
+            }
+        });
+        self.streams[index(direction)] = stream;
+        verdict
+    }
+
+    /// Gives up waiting for packets that did not come.
+    pub fn release(
+        &mut self,
+        recognition: &mut Recognition<'_>,
+        seen: &mut Vec<Seen>,
+        report: &mut Report,
+    ) -> Verdict {
+        let mut verdict = Verdict::Goes;
+        let mut directions = [Direction::Egress, Direction::Ingress];
+        directions.sort_by_key(|direction| self.streams[index(*direction)].waits_since().unwrap_or(u64::MAX));
+        for direction in directions {
+            let mut stream = std::mem::take(&mut self.streams[index(direction)]);
+            while stream.waits() {
+                stream.release(report, &mut |stream, piece, report| {
+                    let result = self.bytes(stream, direction, piece, recognition, seen, report);
+                    if result != Verdict::Goes {
+                        verdict = result;
+                    }
+                });
+            }
+            self.streams[index(direction)] = stream;
+        }
+        verdict
+    }
+
+    fn bytes(
+        &mut self,
+        stream: &mut Stream,
+        direction: Direction,
+        piece: Piece<'_>,
+        recognition: &mut Recognition<'_>,
+        seen: &mut Vec<Seen>,
+        report: &mut Report,
+    ) -> Verdict {
+        let mut verdict = Verdict::Goes;
+        if let State::Undecided { tries } = self.state {
+            match self.recognise(stream, direction, &piece, recognition) {
+                Some((l7_index, local_role)) => {
+                    self.decide(l7_index, local_role, piece.origin.time_us, recognition);
+                    verdict = Verdict::Decided;
+                    self.parse_kept(opposite(direction), seen, report);
+                }
+                None => return self.undecided(stream, tries, &piece, recognition),
+            }
+        }
+        let datagram = self.protocol == 17;
+        let State::Parsed { flow, parser, senseless } = &mut self.state else { return verdict };
+        let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
+        let (before, invalid) = (seen.len(), report.invalid);
+        stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);
+        if seen.len() > before {
+            *senseless = 0;
+        } else if report.invalid > invalid {
+            *senseless += 1;
+            if *senseless >= MAX_SENSELESS && self.waiting.is_empty() {
+                stream.clear();
+                self.state = State::GivenUp;
+                return Verdict::GaveUp;
+            }
+        }
+        verdict
+    }
+
+    /// Bytes of the other direction that were kept while nobody knew whose they were.
+    fn parse_kept(&mut self, direction: Direction, seen: &mut Vec<Seen>, report: &mut Report) {
+        let datagram = self.protocol == 17;
+        let stream = &mut self.streams[index(direction)];
+        let State::Parsed { flow, parser, .. } = &mut self.state else { return };
+        if stream.kept().is_empty() {
+            return;
+        }
+        let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
+        let nothing = Piece { origin: Default::default(), length: 0, payload: &[] };
+        stream.feed(parser.as_mut(), (role, direction), nothing, datagram, seen, report);
+    }
+
+    /// Which end is the server, before the protocol says it.
+    fn likely_server(&self, listens: bool) -> Endpoint {
+        if self.connected {
+            self.remote
+        } else if listens || self.local.port < self.remote.port {
+            self.local
+        } else {
+            self.remote
+        }
+    }
+
+    fn recognise(
+        &self,
+        stream: &Stream,
+        direction: Direction,
+        piece: &Piece<'_>,
+        recognition: &Recognition<'_>,
+    ) -> Option<(usize, Role)> {
+        if piece.payload.is_empty() {
+            return None;
+        }
+        let joined: Vec<u8>;
+        let payload = if stream.kept().is_empty() {
+            piece.payload
+        } else {
+            joined = [stream.kept(), piece.payload].concat();
+            &joined
+        };
+        let server = self.likely_server(recognition.listens);
+        let certain = self.connected || recognition.listens;
+        let port = if certain || server.port < EPHEMERAL { server.port } else { 0 };
+        let remembered = recognition.endpoints.get(self.protocol, server, piece.origin.time_us).and_then(|known| known.l7);
+        let order = remembered.into_iter().chain((0..REGISTRY.len()).filter(|place| Some(*place) != remembered));
+        for place in order {
+            let protocol = &REGISTRY[place];
+            if !protocol.transports.contains(&self.protocol) {
+                continue;
+            }
+            if let Guess::Yes(writer) = (protocol.check)(payload, port) {
+                let local = if direction == Direction::Egress { writer } else { other(writer) };
+                let contradicts = (self.connected && local == Role::Server)
+                    || (!self.connected && recognition.listens && self.protocol == 6 && local == Role::Client);
+                if !contradicts {
+                    return Some((place, local));
+                }
+            }
+        }
+        None
+    }
+
+    fn maybe(&self, payload: &[u8], server: Endpoint) -> bool {
+        REGISTRY
+            .iter()
+            .filter(|protocol| protocol.transports.contains(&self.protocol))
+            .any(|protocol| (protocol.check)(payload, server.port) == Guess::Maybe)
+    }
+
+    fn undecided(
+        &mut self,
+        stream: &mut Stream,
+        tries: u32,
+        piece: &Piece<'_>,
+        recognition: &mut Recognition<'_>,
+    ) -> Verdict {
+        if piece.payload.is_empty() {
+            // Bytes without payload: what was kept cannot be completed.
+            stream.clear();
+            return Verdict::Goes;
+        }
+        let server = self.likely_server(recognition.listens);
+        let whole = piece.length == piece.payload.len() as u64;
+        if whole && self.protocol == 6 && stream.kept().len() + piece.payload.len() <= MAX_UNDECIDED {
+            stream.keep(piece);
+            if self.maybe(stream.kept(), server) {
+                return Verdict::Goes;
+            }
+        }
+        stream.clear();
+        let now_us = piece.origin.time_us;
+        let failures = recognition.endpoints.get(self.protocol, server, now_us).map_or(0, |known| known.failures);
+        let bound = if failures >= FOREIGN_AFTER { MAX_TRIES_FOREIGN } else { MAX_TRIES };
+        if tries + 1 < bound {
+            self.state = State::Undecided { tries: tries + 1 };
+            return Verdict::Goes;
+        }
+        recognition.endpoints.note(self.protocol, server, None, now_us);
+        self.state = State::GivenUp;
+        self.streams = [Stream::default(), Stream::default()];
+        Verdict::GaveUp
+    }
+
+    fn decide(&mut self, l7_index: usize, local_role: Role, now_us: u64, recognition: &mut Recognition<'_>) {
+        let l7 = &REGISTRY[l7_index];
+        let (client, server) =
+            if is_client(local_role) { (self.local, self.remote) } else { (self.remote, self.local) };
+        recognition.endpoints.note(self.protocol, server, Some(l7_index), now_us);
+        let flow = Flow {
+            id: self.key.flow_id(),
+            source: self.source,
+            protocol: self.protocol,
+            netns: self.netns,
+            client,
+            server,
+            local_role,
+            l7,
+            l7_index,
+            direction_score: if self.connected { 255 } else { 254 },
+            peer: OnceLock::new(),
+        };
+        let parser = (l7.parser)(recognition.settings);
+        self.state = State::Parsed { flow: Arc::new(flow), parser, senseless: 0 };
+    }
+}

@@ -1,0 +1,420 @@
+//! The engine: takes what a source reports and gives batches of rows. One thread owns it.
+//!
+//! A segment goes to its connection (`connection`), which orders its bytes and walks the parser along them
+//! (`stream`); messages go to the ledger, which pairs them (`session`), finds their causes (`causality`), counts
+//! them (`meter`) and keeps the rows until `drain` names the processes of both ends (`peers`).
+
+mod counters;
+mod ledger;
+mod output;
+mod settings;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+pub use counters::Counters;
+pub use output::Batch;
+pub use settings::EngineConfig;
+
+use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
+use crate::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
+use crate::peers::{Peers, Process, comm_bytes};
+use crate::protocols::ParserSettings;
+use crate::stream::{Origin, Piece, Report, Seen};
+use ledger::{Ledger, Unanswered};
+use output::Output;
+
+/// Most connections that are followed.
+const MAX_CONNECTIONS: usize = 131_072;
+/// How long packets wait for an earlier one, µs of capture time.
+const REORDER_US: u64 = 1_000_000;
+/// Between two sweeps of idle connections, µs; idle UDP ones go after as much.
+const SWEEP_US: u64 = 30_000_000;
+/// TCP connections without any byte go after, µs. Their close may have been lost.
+const IDLE_US: u64 = 3_600_000_000;
+const MAX_PROCESS_CHANGES: usize = 65_536;
+const MAX_QUIET: usize = 65_536;
+
+/// A socket that existed before the source began: from /proc.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownSocket {
+    pub netns: u32,
+    pub protocol: u8,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    pub process: Process,
+}
+
+/// A listening socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    pub netns: u32,
+    pub ip: IpAddr,
+    pub port: u16,
+    pub pid: u32,
+}
+
+pub struct Engine {
+    settings: Arc<ParserSettings>,
+    connections: FxHashMap<Key, Box<Connection>>,
+    endpoints: Endpoints,
+    peers: Peers,
+    ledger: Ledger,
+    output: Output,
+    /// Connections with packets that wait for an earlier one.
+    delayed: FxHashSet<Key>,
+    /// UDP sockets of which at least one exchange is understood.
+    understood: FxHashSet<u64>,
+    quiet: Vec<u64>,
+    process_changes: Vec<ProcessChange>,
+    swept_us: u64,
+    /// Kept between segments so that nothing is allocated for them.
+    seen: Vec<Seen>,
+}
+
+fn canonical(end: Endpoint) -> Endpoint {
+    Endpoint { ip: end.ip.to_canonical(), ..end }
+}
+
+impl Engine {
+    /// An engine that observes this host.
+    pub fn new(config: &EngineConfig) -> Self {
+        Self::numbered(config, RandomState::new().hash_one("row counter") as u32)
+    }
+
+    /// An engine whose row numbers begin at `counter`.
+    pub fn numbered(config: &EngineConfig, counter: u32) -> Self {
+        Self {
+            settings: Arc::new(config.parser_settings()),
+            connections: FxHashMap::default(),
+            endpoints: Endpoints::default(),
+            peers: Peers::default(),
+            ledger: Ledger::new(config),
+            output: Output::new(config.agent_id, counter),
+            delayed: FxHashSet::default(),
+            understood: FxHashSet::default(),
+            quiet: Vec::new(),
+            process_changes: Vec::new(),
+            swept_us: 0,
+            seen: Vec::new(),
+        }
+    }
+
+    pub fn set_agent_id(&mut self, agent_id: u16) {
+        self.output.agent_id = agent_id;
+    }
+
+    /// Replaces what is known of listening sockets.
+    pub fn seed_listeners(&mut self, listeners: &[Listener]) {
+        let entries = listeners.iter().map(|listener| (listener.netns, listener.ip, listener.port, listener.pid));
+        self.peers.seed_listeners(entries);
+    }
+
+    /// Adds sockets that existed before.
+    pub fn seed_sockets(&mut self, sockets: &[KnownSocket]) {
+        for socket in sockets {
+            self.peers.name(socket.process.pid, socket.process.comm);
+            let (local, remote) = (canonical(socket.local), canonical(socket.remote));
+            let now_us = self.ledger.now_us;
+            self.peers.own(socket.protocol, socket.netns, local, remote, socket.process, now_us);
+        }
+    }
+
+    /// Sockets whose protocol nobody knows, since the last call.
+    pub fn take_quiet(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.quiet)
+    }
+
+    /// What happened to processes since the last call.
+    pub fn take_process_changes(&mut self) -> Vec<ProcessChange> {
+        std::mem::take(&mut self.process_changes)
+    }
+
+    /// Rows that wait for `drain`, and seconds that are open.
+    pub fn backlog(&self) -> (usize, usize) {
+        (self.ledger.rows.len(), self.ledger.meter.open_seconds())
+    }
+
+    /// Totals since the start, and a few present sizes (`*_now`).
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut list = self.ledger.counters.list();
+        let (threads, contexts) = self.ledger.causality.sizes();
+        let (sockets, listeners, names) = self.peers.sizes();
+        let undecided = self.connections.values().filter(|one| matches!(one.state, State::Undecided { .. })).count();
+        list.extend([
+            ("contexts_ambiguous", self.ledger.causality.ambiguous),
+            ("contexts_evicted", self.ledger.causality.evicted),
+            ("meter_keys_overflowed", self.ledger.meter.overflow),
+            ("peers_evicted", self.peers.evicted),
+            ("connections_now", self.connections.len() as u64),
+            ("connections_undecided_now", undecided as u64),
+            ("requests_waiting_now", self.ledger.order.live as u64),
+            ("contexts_open_now", contexts as u64),
+            ("threads_in_context_now", threads as u64),
+            ("peer_sockets_now", sockets as u64),
+            ("listeners_now", listeners as u64),
+            ("process_names_now", names as u64),
+        ]);
+        list
+    }
+
+    /// Time passes: requests time out, packets stop waiting, idle connections go. Call a few times a second.
+    pub fn tick(&mut self, now_us: u64) {
+        self.ledger.now_us = self.ledger.now_us.max(now_us);
+        self.release_delayed(now_us.saturating_sub(REORDER_US));
+        while let Some(ticket) = self.ledger.order.expired(now_us) {
+            if let Some(connection) = self.connections.get_mut(&ticket.key)
+                && let Some(request) = connection.waiting.take(ticket.serial)
+                && let Some(flow) = connection.flow().cloned()
+            {
+                self.ledger.unanswered(&flow, request, Unanswered::TimedOut);
+            }
+        }
+        let connections = &self.connections;
+        self.ledger.order.compact(|ticket| {
+            connections.get(&ticket.key).is_some_and(|connection| connection.waiting.holds(ticket.serial))
+        });
+        if now_us.saturating_sub(self.swept_us) >= SWEEP_US {
+            self.swept_us = now_us;
+            self.sweep(now_us);
+        }
+    }
+
+    fn sweep(&mut self, now_us: u64) {
+        let idle = |connection: &Connection| {
+            let idle_us = now_us.saturating_sub(connection.last_us);
+            let bound_us = if connection.protocol == 17 { SWEEP_US } else { IDLE_US };
+            idle_us > bound_us && connection.waiting.is_empty()
+        };
+        let gone: Vec<Key> = self.connections.values().filter(|one| idle(one)).map(|one| one.key).collect();
+        self.evict(&gone, now_us);
+        if self.understood.len() > MAX_CONNECTIONS {
+            self.understood.clear();
+        }
+    }
+
+    fn evict(&mut self, gone: &[Key], now_us: u64) {
+        self.ledger.counters.connections_evicted += gone.len() as u64;
+        for key in gone {
+            self.close(*key, now_us, Unanswered::Closed);
+        }
+    }
+
+    fn make_room(&mut self) {
+        let mut ages: Vec<(u64, Key)> = self.connections.values().map(|one| (one.last_us, one.key)).collect();
+        let eighth = ages.len() / 8;
+        ages.select_nth_unstable_by_key(eighth, |(last_us, _)| *last_us);
+        let gone: Vec<Key> = ages[..eighth].iter().map(|(_, key)| *key).collect();
+        let now_us = self.ledger.now_us;
+        self.evict(&gone, now_us);
+    }
+
+    /// Rows since the last call. `flush_all`: also requests that still wait and seconds that are not over.
+    pub fn drain(&mut self, now_us: u64, flush_all: bool) -> Vec<Batch> {
+        self.ledger.now_us = self.ledger.now_us.max(now_us);
+        if flush_all {
+            self.release_delayed(u64::MAX);
+            self.tick(now_us);
+            let keys: Vec<Key> =
+                self.connections.values().filter(|one| !one.waiting.is_empty()).map(|one| one.key).collect();
+            for key in keys {
+                self.let_all_go(key, Unanswered::Flushed);
+            }
+        }
+        let sessions = std::mem::take(&mut self.ledger.rows);
+        self.ledger.counters.rows_out += sessions.len() as u64;
+        self.output.sessions(sessions, &self.peers);
+        let all = flush_all || self.ledger.meter.crowded();
+        let peers = &self.peers;
+        let seconds = self.ledger.meter.close(now_us, all, &mut |flow| output::peer(flow, peers));
+        self.ledger.counters.meter_rows_out +=
+            seconds.iter().map(|closed| (closed.ends.len() + closed.pairs.len()) as u64).sum::<u64>();
+        self.output.meters(&seconds);
+        self.ledger.counters.rows_unencodable = self.output.unencodable;
+        self.peers.sweep(now_us);
+        self.output.take()
+    }
+
+    fn let_all_go(&mut self, key: Key, why: Unanswered) {
+        if let Some(connection) = self.connections.get_mut(&key)
+            && let Some(flow) = connection.flow().cloned()
+        {
+            while let Some(request) = connection.waiting.take_oldest() {
+                self.ledger.unanswered(&flow, request, why);
+            }
+        }
+    }
+
+    fn close(&mut self, key: Key, now_us: u64, why: Unanswered) {
+        if self.delayed.remove(&key) {
+            self.release(key);
+        }
+        self.let_all_go(key, why);
+        if let Some(connection) = self.connections.remove(&key) {
+            let Connection { protocol, netns, local, remote, owner, .. } = *connection;
+            self.peers.close(protocol, netns, local, remote, owner, now_us);
+        }
+    }
+
+    fn release_delayed(&mut self, before_us: u64) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let connections = &self.connections;
+        let due = |key: &&Key| {
+            connections.get(key).and_then(|one| one.waits_since()).is_none_or(|since_us| since_us <= before_us)
+        };
+        let keys: Vec<Key> = self.delayed.iter().filter(due).copied().collect();
+        for key in keys {
+            self.delayed.remove(&key);
+            self.release(key);
+        }
+    }
+
+    fn release(&mut self, key: Key) {
+        let Self { connections, endpoints, settings, peers, ledger, seen, .. } = self;
+        let Some(connection) = connections.get_mut(&key) else { return };
+        let listens = !connection.connected && peers.listens(connection.netns, connection.local);
+        let mut recognition = Recognition { endpoints, settings, listens };
+        let mut report = Report::default();
+        connection.release(&mut recognition, seen, &mut report);
+        ledger.counters.add(&report);
+        ledger.settle(connection, Direction::Egress, &Task::default(), seen, &report);
+    }
+
+    fn verdict(&mut self, verdict: Verdict, segment: &Segment<'_>) {
+        match verdict {
+            Verdict::Goes => {}
+            Verdict::Decided => {
+                self.ledger.counters.connections_decided += 1;
+                if segment.protocol == 17 {
+                    self.understood.insert(segment.socket);
+                }
+            }
+            Verdict::GaveUp => {
+                self.ledger.counters.connections_given_up += 1;
+                let shared = segment.protocol == 17 && self.understood.contains(&segment.socket);
+                if segment.source == Source::Socket && !shared && self.quiet.len() < MAX_QUIET {
+                    self.quiet.push(segment.socket);
+                }
+            }
+        }
+    }
+
+    fn shrink_waiting(&mut self) {
+        while self.ledger.order.full() {
+            let Some(ticket) = self.ledger.order.oldest() else { return };
+            if let Some(connection) = self.connections.get_mut(&ticket.key)
+                && let Some(flow) = connection.flow().cloned()
+                && let Some(request) = connection.waiting.let_go(ticket.serial, flow.l7.pairing)
+            {
+                self.ledger.unanswered(&flow, request, Unanswered::Evicted);
+            }
+        }
+    }
+}
+
+impl EventSink for Engine {
+    fn segment(&mut self, segment: &Segment<'_>) {
+        let Self { connections, endpoints, settings, peers, ledger, seen, .. } = self;
+        ledger.counters.segments += 1;
+        ledger.counters.bytes += u64::from(segment.length);
+        ledger.counters.captured_bytes += segment.payload.len() as u64;
+        ledger.now_us = ledger.now_us.max(segment.time_us);
+        let key = Key::of(segment);
+        let connection = connections.entry(key).or_insert_with(|| {
+            ledger.counters.connections += 1;
+            let (local, remote) = (canonical(segment.local), canonical(segment.remote));
+            Box::new(Connection::new(key, segment.source, segment.protocol, local, remote, segment.netns))
+        });
+        connection.last_us = connection.last_us.max(segment.time_us);
+        let task = &segment.task;
+        if connection.local.port == 0 && connection.flow().is_none() {
+            // The kernel chooses the local port after the connection has begun.
+            connection.local = canonical(segment.local);
+            connection.remote = canonical(segment.remote);
+            connection.owner = 0;
+        }
+        if connection.owner != task.pid {
+            connection.owner = task.pid;
+            let (local, remote) = (connection.local, connection.remote);
+            peers.own(connection.protocol, connection.netns, local, remote, Process::from(task), segment.time_us);
+            if task.pid == task.tid {
+                peers.name(task.pid, task.comm);
+            }
+        }
+        let origin =
+            Origin { time_us: segment.time_us, seq: if segment.protocol == 6 { segment.tcp_seq } else { 0 } };
+        let payload = &segment.payload[..segment.payload.len().min(segment.length as usize)];
+        let piece = Piece { origin, length: u64::from(segment.length), payload };
+        let mut report = Report::default();
+        let mut verdict = Verdict::Goes;
+        if !matches!(connection.state, State::GivenUp) {
+            let undecided = matches!(connection.state, State::Undecided { .. });
+            let listens = undecided && !connection.connected && peers.listens(connection.netns, connection.local);
+            let mut recognition = Recognition { endpoints, settings, listens };
+            verdict = connection.take(segment.direction, piece, &mut recognition, seen, &mut report);
+            ledger.counters.add(&report);
+        }
+        if connection.flow().is_some() {
+            ledger.settle(connection, segment.direction, task, seen, &report);
+        } else if segment.length > 0 {
+            ledger.unknown(connection, segment.direction, task);
+        }
+        if segment.source == Source::Packet && connection.waits_since().is_some() {
+            self.delayed.insert(key);
+        }
+        self.verdict(verdict, segment);
+        if self.ledger.order.full() {
+            self.shrink_waiting();
+        }
+        if self.connections.len() > MAX_CONNECTIONS {
+            self.make_room();
+        }
+    }
+
+    fn socket(&mut self, change: &SocketChange) {
+        match *change {
+            SocketChange::Connect { time_us, socket, netns, local, remote, task } => {
+                let source = if task.pid == 0 { Source::Packet } else { Source::Socket };
+                let (local, remote) = (canonical(local), canonical(remote));
+                let key = Key { socket, remote: None };
+                let ledger = &mut self.ledger;
+                let connection = self.connections.entry(key).or_insert_with(|| {
+                    ledger.counters.connections += 1;
+                    Box::new(Connection::new(key, source, 6, local, remote, netns))
+                });
+                connection.connected = true;
+                connection.last_us = connection.last_us.max(time_us);
+                connection.owner = task.pid;
+                ledger.causality.connect(&task, &mut connection.memory);
+                if local.port != 0 {
+                    self.peers.own(6, netns, local, remote, Process::from(&task), time_us);
+                }
+            }
+            SocketChange::Close { time_us, socket } => {
+                self.ledger.now_us = self.ledger.now_us.max(time_us);
+                self.ledger.counters.connections_closed += 1;
+                self.close(Key { socket, remote: None }, time_us, Unanswered::Closed);
+            }
+        }
+    }
+
+    fn process(&mut self, change: ProcessChange) {
+        self.ledger.counters.process_changes += 1;
+        match &change {
+            ProcessChange::Exec { pid, comm, .. } | ProcessChange::Fork { pid, comm, .. } => {
+                self.peers.name(*pid, comm_bytes(comm));
+            }
+            ProcessChange::Exit { pid, .. } => self.peers.forget(*pid),
+        }
+        if self.process_changes.len() < MAX_PROCESS_CHANGES {
+            self.process_changes.push(change);
+        } else {
+            self.ledger.counters.process_changes_dropped += 1;
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What messages become: pairs, causes, meters, rows.
+
+use std::sync::Arc;
+
+use super::counters::Counters;
+use super::settings::EngineConfig;
+use crate::causality::{Brought, Causality, NONE};
+use crate::connection::{Connection, Flow, is_client, other};
+use crate::event::{Direction, Source, Task};
+use crate::meter::{Meter, Tally};
+use crate::peers::Process;
+use crate::protocols::{Kind, Pairing, Role, Status};
+use crate::session::{Half, MAX_WAITING, Order, RowType, Session};
+use crate::stream::{Report, Seen};
+
+/// Most rows that wait for a drain.
+const MAX_ROWS: usize = 262_144;
+
+/// Why a request gets no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    TimedOut,
+    /// The connection closed first.
+    Closed,
+    /// Bytes of the response's direction were lost.
+    Unsure,
+    /// No room.
+    Evicted,
+    /// The capture or the agent ended.
+    Flushed,
+}
+
+/// The part of the engine that connections share.
+pub struct Ledger {
+    pub order: Order,
+    pub causality: Causality,
+    pub meter: Meter,
+    pub rows: Vec<Session>,
+    pub counters: Counters,
+    pub now_us: u64,
+    tcp_timeout_us: u64,
+    udp_timeout_us: u64,
+    throttle: u32,
+    throttle_second: u64,
+    rows_this_second: u32,
+}
+
+impl Ledger {
+    pub fn new(config: &EngineConfig) -> Self {
+        Self {
+            order: Order::new(config.session_aggregate_max_entries),
+            causality: Causality::new(!config.syscall_trace_id_disabled),
+            meter: Meter::default(),
+            rows: Vec::new(),
+            counters: Counters::new(),
+            now_us: 0,
+            tcp_timeout_us: u64::from(config.tcp_request_timeout_s) * 1_000_000,
+            udp_timeout_us: u64::from(config.udp_request_timeout_s) * 1_000_000,
+            throttle: config.l7_throttle,
+            throttle_second: 0,
+            rows_this_second: 0,
+        }
+    }
+
+    /// How long a request of this connection waits: the transport's time or the protocol's, whichever is shorter.
+    pub fn timeout_us(&self, flow: &Flow) -> u64 {
+        let transport = if flow.protocol == 17 { self.udp_timeout_us } else { self.tcp_timeout_us };
+        match flow.l7.timeout_s {
+            0 => transport,
+            own => transport.min(u64::from(own) * 1_000_000),
+        }
+    }
+
+    /// Bytes passed on a connection whose protocol is not known.
+    pub fn unknown(&mut self, connection: &mut Connection, direction: Direction, task: &Task) {
+        if connection.source == Source::Socket {
+            match direction {
+                Direction::Egress => self.causality.unknown_written(task, &mut connection.memory),
+                Direction::Ingress => self.causality.unknown_read(task, &mut connection.memory),
+            }
+        }
+    }
+
+    /// Works the messages of one segment off. `task` made the call, `direction` is that of the segment.
+    pub fn settle(
+        &mut self,
+        connection: &mut Connection,
+        direction: Direction,
+        task: &Task,
+        seen: &mut Vec<Seen>,
+        report: &Report,
+    ) {
+        let Some(flow) = connection.flow().cloned() else {
+            seen.clear();
+            return;
+        };
+        let sockets = flow.source == Source::Socket;
+        let mut brought = Brought::Nothing;
+        if sockets && report.continued && direction == Direction::Ingress {
+            match flow.local_role {
+                Role::Server => {
+                    if let Some(id) = connection.waiting.newest_id() {
+                        brought.add(id);
+                    }
+                }
+                Role::Client => {
+                    let waiting = connection.waiting.oldest_id();
+                    Causality::response_continues(&connection.memory, waiting, &mut brought);
+                }
+            }
+        }
+        let count = seen.len();
+        for (place, message) in seen.drain(..).enumerate() {
+            if report.lost == Some(place) {
+                self.lost(connection, &flow, direction);
+            }
+            self.message(connection, &flow, task, message, &mut brought);
+        }
+        if report.lost.is_some_and(|place| place >= count) {
+            self.lost(connection, &flow, direction);
+        }
+        if sockets {
+            self.causality.resume(task, brought);
+        }
+    }
+
+    /// The direction lost bytes. When it was the server's, nobody knows which requests were answered in them.
+    fn lost(&mut self, connection: &mut Connection, flow: &Arc<Flow>, direction: Direction) {
+        let writer = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
+        if writer == Role::Server && flow.l7.pairing == Pairing::Fifo {
+            connection.waiting.forget_owed();
+            while let Some(request) = connection.waiting.take_oldest() {
+                self.unanswered(flow, request, Unanswered::Unsure);
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        connection: &mut Connection,
+        flow: &Arc<Flow>,
+        task: &Task,
+        seen: Seen,
+        brought: &mut Brought,
+    ) {
+        let Seen { message, direction, origin, captured } = seen;
+        self.counters.messages[flow.l7_index] += 1;
+        connection.messages += 1;
+        let sockets = flow.source == Source::Socket;
+        let kind = message.kind;
+        let mut half =
+            Half { message, origin, task: *task, cap_seq: connection.messages, captured, syscall_trace_id: NONE };
+        match (kind, flow.local_role, direction) {
+            (Kind::Request, Role::Server, Direction::Ingress) if sockets => {
+                half.syscall_trace_id = self.causality.open();
+                brought.add(half.syscall_trace_id);
+            }
+            (Kind::Session, Role::Server, Direction::Ingress) if sockets => brought.add(NONE),
+            (Kind::Request | Kind::Session, Role::Client, Direction::Egress) if sockets => {
+                half.syscall_trace_id = self.causality.request_written(task, &mut connection.memory);
+            }
+            _ => {}
+        }
+        match kind {
+            Kind::Request => {
+                self.count(flow, &half, Tally::request());
+                let timeout_us = self.timeout_us(flow);
+                let serial = self.order.enter(connection.key, half.origin.time_us, timeout_us);
+                connection.waiting.push(serial, half);
+                if connection.waiting.len() > MAX_WAITING
+                    && let Some(oldest) = connection.waiting.oldest_serial()
+                    && let Some(request) = connection.waiting.let_go(oldest, flow.l7.pairing)
+                {
+                    self.unanswered(flow, request, Unanswered::Evicted);
+                }
+            }
+            Kind::Session => {
+                self.counters.sessions_one_way += 1;
+                self.count(flow, &half, Tally::request());
+                self.emit(flow, RowType::Session, Status::Success, Some(half), None);
+            }
+            Kind::Response => self.response(connection, flow, half, direction, brought),
+        }
+    }
+
+    fn response(
+        &mut self,
+        connection: &mut Connection,
+        flow: &Arc<Flow>,
+        mut half: Half,
+        direction: Direction,
+        brought: &mut Brought,
+    ) {
+        let request = connection.waiting.answer(flow.l7.pairing, half.message.request_id);
+        let id = request.as_ref().map_or(NONE, |request| request.syscall_trace_id);
+        half.syscall_trace_id = id;
+        if flow.source == Source::Socket {
+            match (flow.local_role, direction) {
+                (Role::Server, Direction::Egress) => self.causality.response_written(&half.task, id),
+                (Role::Client, Direction::Ingress) => {
+                    Causality::response_read(&mut connection.memory, id, brought);
+                }
+                _ => {}
+            }
+        }
+        let status = half.message.status;
+        let delay_us =
+            request.as_ref().map(|request| half.origin.time_us.saturating_sub(request.origin.time_us));
+        let tally = Tally::response(status, delay_us);
+        match request {
+            Some(request) => {
+                self.order.live -= 1;
+                self.counters.sessions_paired += 1;
+                let endpoint = &request.message.endpoint;
+                self.meter.add(flow, Process::from(&request.task), endpoint, half.origin.time_us, &tally);
+                self.emit(flow, RowType::Session, status, Some(request), Some(half));
+            }
+            None => {
+                self.counters.responses_orphaned += 1;
+                self.count(flow, &half, tally);
+                self.emit(flow, RowType::Response, status, None, Some(half));
+            }
+        }
+    }
+
+    fn count(&mut self, flow: &Arc<Flow>, half: &Half, tally: Tally) {
+        self.meter.add(flow, Process::from(&half.task), &half.message.endpoint, half.origin.time_us, &tally);
+    }
+
+    /// A request that was taken out of the waiting ones without a response.
+    pub fn unanswered(&mut self, flow: &Arc<Flow>, request: Half, why: Unanswered) {
+        self.order.live -= 1;
+        if !is_client(flow.local_role) {
+            self.causality.close(request.syscall_trace_id);
+        }
+        let total = match why {
+            Unanswered::TimedOut => &mut self.counters.requests_timed_out,
+            Unanswered::Closed => &mut self.counters.requests_closed,
+            Unanswered::Unsure => &mut self.counters.requests_unsure,
+            Unanswered::Evicted => &mut self.counters.requests_evicted,
+            Unanswered::Flushed => &mut self.counters.requests_flushed,
+        };
+        *total += 1;
+        let mut status = Status::Unknown;
+        if why == Unanswered::TimedOut {
+            status = Status::Timeout;
+            let local = Process::from(&request.task);
+            self.meter.add(flow, local, &request.message.endpoint, self.now_us, &Tally::timeout());
+        }
+        self.emit(flow, RowType::Request, status, Some(request), None);
+    }
+
+    fn emit(
+        &mut self,
+        flow: &Arc<Flow>,
+        row_type: RowType,
+        status: Status,
+        request: Option<Half>,
+        response: Option<Half>,
+    ) {
+        if self.rows.len() >= MAX_ROWS {
+            self.counters.rows_overflowed += 1;
+            return;
+        }
+        if self.throttle > 0 {
+            let second = self.now_us / 1_000_000;
+            if second != self.throttle_second {
+                self.throttle_second = second;
+                self.rows_this_second = 0;
+            }
+            if self.rows_this_second >= self.throttle {
+                self.counters.rows_throttled += 1;
+                return;
+            }
+            self.rows_this_second += 1;
+        }
+        self.rows.push(Session { flow: Arc::clone(flow), row_type, status, request, response });
+    }
+}

@@ -1,0 +1,284 @@
+//! Sessions and closed seconds as rows of the tables.
+
+use std::net::IpAddr;
+
+use arrow_schema::ArrowError;
+
+use crate::connection::{Flow, is_client};
+use crate::event::Source;
+use crate::meter::{Closed, EndKey, PairKey};
+use crate::peers::{Peers, Process, comm_text};
+use crate::rows::{
+    ApplicationMapRow, ApplicationMapRows, ApplicationRow, ApplicationRows, L7FlowLogRow, L7FlowLogRows, encode,
+};
+use crate::session::Session;
+
+/// Most rows of one batch.
+const BATCH_ROWS: usize = 65_536;
+/// Numbers in the row id: agent (10 bits), counter (22 bits).
+const AGENT_MASK: u64 = 0x3ff;
+const COUNTER_MASK: u32 = 0x3f_ffff;
+
+/// A table's name, number of rows and Arrow IPC stream.
+pub type Batch = (&'static str, usize, Vec<u8>);
+
+/// The other end's process: as it is known now, else as it was found before.
+pub fn peer(flow: &Flow, peers: &Peers) -> Process {
+    if flow.source == Source::Packet {
+        return Process::default();
+    }
+    let (local, remote) = flow.ends();
+    match peers.peer(flow.protocol, flow.netns, local, remote) {
+        Some(process) => {
+            // Set once: rows that end after the socket is forgotten still name it.
+            let _ = flow.peer.set(process);
+            process
+        }
+        None => flow.peer.get().copied().unwrap_or_default(),
+    }
+}
+
+fn ip4(ip: IpAddr) -> u32 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip),
+        IpAddr::V6(_) => 0,
+    }
+}
+
+fn ip6(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(_) => [0; 16],
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+fn observation_point(packet: bool, client: bool) -> &'static str {
+    match (packet, client) {
+        (true, _) => "rest",
+        (false, true) => "c-p",
+        (false, false) => "s-p",
+    }
+}
+
+fn signal_source(packet: bool) -> u16 {
+    if packet { 0 } else { 3 }
+}
+
+/// Gives row ids and turns sessions and seconds into batches.
+#[derive(Debug)]
+pub struct Output {
+    pub agent_id: u16,
+    counter: u32,
+    batches: Vec<Batch>,
+    pub unencodable: u64,
+}
+
+
+fn push_batch(batches: &mut Vec<Batch>, table: &'static str, rows: usize, batch: Result<Vec<u8>, ArrowError>) -> u64 {
+    match batch {
+        Ok(bytes) => {
+            batches.push((table, rows, bytes));
+            0
+        }
+        Err(_) => rows as u64,
+    }
+}
+
+impl Output {
+    /// `counter`: where the row numbers begin, so that a restart within one second does not repeat them.
+    pub fn new(agent_id: u16, counter: u32) -> Self {
+        Self { agent_id, counter: counter & COUNTER_MASK, batches: Vec::new(), unencodable: 0 }
+    }
+
+    fn row_id(&mut self, end_us: u64) -> u64 {
+        self.counter = (self.counter + 1) & COUNTER_MASK;
+        (end_us / 1_000_000) << 32 | (u64::from(self.agent_id) & AGENT_MASK) << 22 | u64::from(self.counter)
+    }
+
+    /// Batches made since the last call.
+    pub fn take(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.batches)
+    }
+
+    pub fn sessions(&mut self, sessions: Vec<Session>, peers: &Peers) {
+        let mut rows = L7FlowLogRows::default();
+        let mut rest = sessions.into_iter().peekable();
+        while let Some(session) = rest.next() {
+            if self.session(&mut rows, &session, peers).is_err() {
+                self.unencodable += 1;
+            }
+            if rows.len() >= BATCH_ROWS || (rest.peek().is_none() && !rows.is_empty()) {
+                let count = rows.len();
+                let batch = rows.finish().and_then(|batch| encode(&batch));
+                self.unencodable += push_batch(&mut self.batches, "l7_flow_log", count, batch);
+            }
+        }
+    }
+
+    fn session(&mut self, rows: &mut L7FlowLogRows, session: &Session, peers: &Peers) -> Result<(), ArrowError> {
+        let flow = &session.flow;
+        let packet = flow.source == Source::Packet;
+        let client_local = is_client(flow.local_role);
+        let (request, response) = (session.request.as_ref(), session.response.as_ref());
+        // A text of the request, else of the response; and the other way round.
+        let (start_us, end_us) = session.times();
+        let empty = crate::protocols::Message::default();
+        let asked = request.map_or(&empty, |half| half.message.as_ref());
+        let answered = response.map_or(&empty, |half| half.message.as_ref());
+        let first = if request.is_some() { asked } else { answered };
+
+        let local_task = request.or(response).map(|half| half.task).unwrap_or_default();
+        let local = peers.named(Process::from(&local_task));
+        let remote = peers.named(peer(flow, peers));
+        let (client, server) = if client_local { (local, remote) } else { (remote, local) };
+
+        let attributes = || asked.attributes.iter().chain(&answered.attributes);
+        let names: Vec<&str> = attributes().map(|(name, _)| name.as_str()).collect();
+        let values: Vec<&str> = attributes().map(|(_, value)| value.as_str()).collect();
+        let row = L7FlowLogRow {
+            time: (end_us / 1_000_000) as u32,
+            _id: self.row_id(end_us),
+            flow_id: flow.id,
+            start_time: start_us as i64,
+            end_time: end_us as i64,
+            ip4_0: ip4(flow.client.ip),
+            ip4_1: ip4(flow.server.ip),
+            ip6_0: ip6(flow.client.ip),
+            ip6_1: ip6(flow.server.ip),
+            is_ipv4: u8::from(flow.client.ip.is_ipv4()),
+            protocol: flow.protocol,
+            client_port: flow.client.port,
+            server_port: flow.server.port,
+            req_tcp_seq: request.map_or(0, |half| half.origin.seq),
+            resp_tcp_seq: response.map_or(0, |half| half.origin.seq),
+            l7_protocol: flow.l7.id,
+            biz_protocol: flow.l7.name,
+            version: if first.version.is_empty() { answered.version } else { first.version },
+            r#type: session.row_type as u8,
+            is_tls: 0,
+            is_async: 0,
+            is_reversed: 0,
+            request_type: &first.request_type,
+            request_domain: &first.request_domain,
+            request_resource: &first.request_resource,
+            endpoint: &first.endpoint,
+            request_id: first.request_id.or(answered.request_id),
+            response_status: session.status as u8,
+            response_code: answered.response_code,
+            response_exception: &answered.response_exception,
+            response_result: &answered.response_result,
+            http_proxy_client: &asked.http_proxy_client,
+            x_request_id_0: &asked.x_request_id,
+            x_request_id_1: &answered.x_request_id,
+            trace_id: if first.trace_id.is_empty() { &answered.trace_id } else { &first.trace_id },
+            span_id: if first.trace_id.is_empty() { &answered.span_id } else { &first.span_id },
+            syscall_trace_id_request: request.map_or(0, |half| half.syscall_trace_id),
+            syscall_trace_id_response: response.map_or(0, |half| half.syscall_trace_id),
+            syscall_thread_0: request.map_or(0, |half| half.task.tid),
+            syscall_thread_1: response.map_or(0, |half| half.task.tid),
+            syscall_cap_seq_0: request.map_or(0, |half| half.cap_seq),
+            syscall_cap_seq_1: response.map_or(0, |half| half.cap_seq),
+            process_id_0: client.pid as i32,
+            process_id_1: server.pid as i32,
+            process_kname_0: comm_text(&client.comm),
+            process_kname_1: comm_text(&server.comm),
+            signal_source: signal_source(packet),
+            observation_point: observation_point(packet, client_local),
+            agent_id: self.agent_id,
+            response_duration: end_us - start_us,
+            request_length: asked.length,
+            response_length: answered.length,
+            sql_affected_rows: answered.sql_affected_rows,
+            direction_score: flow.direction_score,
+            captured_request_byte: request.map_or(0, |half| half.captured),
+            captured_response_byte: response.map_or(0, |half| half.captured),
+            attribute_names: &names,
+            attribute_values: &values,
+        };
+        rows.push(&row)
+    }
+
+    pub fn meters(&mut self, seconds: &[Closed]) {
+        let (mut ends, mut pairs) = (ApplicationRows::default(), ApplicationMapRows::default());
+        for closed in seconds {
+            for (key, tally) in &closed.ends {
+                if ends.push(&self.end(closed.second, key, tally)).is_err() {
+                    self.unencodable += 1;
+                }
+            }
+            for (key, tally) in &closed.pairs {
+                if pairs.push(&self.pair(closed.second, key, tally)).is_err() {
+                    self.unencodable += 1;
+                }
+            }
+        }
+        if !ends.is_empty() {
+            let count = ends.len();
+            let batch = ends.finish().and_then(|batch| encode(&batch));
+            self.unencodable += push_batch(&mut self.batches, "application.1s", count, batch);
+        }
+        if !pairs.is_empty() {
+            let count = pairs.len();
+            let batch = pairs.finish().and_then(|batch| encode(&batch));
+            self.unencodable += push_batch(&mut self.batches, "application_map.1s", count, batch);
+        }
+    }
+
+    fn end<'a>(&self, second: u32, key: &'a EndKey, tally: &crate::meter::Tally) -> ApplicationRow<'a> {
+        ApplicationRow {
+            time: second,
+            process_id: key.pid as i32,
+            ip4: ip4(key.ip),
+            ip6: ip6(key.ip),
+            is_ipv4: u8::from(key.ip.is_ipv4()),
+            role: key.role,
+            protocol: key.protocol,
+            server_port: key.server_port,
+            l7_protocol: key.l7_protocol,
+            endpoint: &key.endpoint,
+            signal_source: signal_source(key.packet),
+            observation_point: observation_point(key.packet, key.role == 0),
+            agent_id: self.agent_id,
+            request: tally.request,
+            response: tally.response,
+            rrt_sum: tally.rrt_sum,
+            rrt_count: tally.rrt_count,
+            rrt_max: tally.rrt_max,
+            client_error: tally.client_error,
+            server_error: tally.server_error,
+            timeout: tally.timeout,
+            error: tally.client_error + tally.server_error,
+            direction_score: tally.direction_score,
+        }
+    }
+
+    fn pair<'a>(&self, second: u32, key: &'a PairKey, tally: &crate::meter::Tally) -> ApplicationMapRow<'a> {
+        ApplicationMapRow {
+            time: second,
+            process_id_0: key.pid[0] as i32,
+            process_id_1: key.pid[1] as i32,
+            ip4_0: ip4(key.ip[0]),
+            ip4_1: ip4(key.ip[1]),
+            ip6_0: ip6(key.ip[0]),
+            ip6_1: ip6(key.ip[1]),
+            is_ipv4: u8::from(key.ip[0].is_ipv4()),
+            protocol: key.protocol,
+            server_port: key.server_port,
+            l7_protocol: key.l7_protocol,
+            endpoint: &key.endpoint,
+            signal_source: signal_source(key.packet),
+            observation_point: observation_point(key.packet, key.local_role == 0),
+            agent_id: self.agent_id,
+            request: tally.request,
+            response: tally.response,
+            rrt_sum: tally.rrt_sum,
+            rrt_count: tally.rrt_count,
+            rrt_max: tally.rrt_max,
+            client_error: tally.client_error,
+            server_error: tally.server_error,
+            timeout: tally.timeout,
+            error: tally.client_error + tally.server_error,
+            direction_score: tally.direction_score,
+        }
+    }
+}

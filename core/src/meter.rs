@@ -1,0 +1,230 @@
+//! Application metrics by the second (requests, errors, delays).
+//!
+//! While a second is open it is kept per connection and endpoint; when it is closed the other end's process is known,
+//! and connections fold into the rows of `application` (one end) and `application_map` (both ends).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::connection::{Flow, is_client};
+use crate::event::{Endpoint, Source};
+use crate::peers::Process;
+use crate::protocols::{Role, Status};
+
+/// Most connection and endpoint pairs of one second, and most seconds that are open.
+pub const MAX_CELLS: usize = 65_536;
+const MAX_SECONDS: usize = 1024;
+/// Seconds that a second stays open after it ended.
+const SETTLE_S: u64 = 2;
+
+/// The counters of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    pub request: u32,
+    pub response: u32,
+    pub rrt_sum: f64,
+    pub rrt_count: u64,
+    pub rrt_max: u32,
+    pub client_error: u64,
+    pub server_error: u64,
+    pub timeout: u64,
+    pub direction_score: u8,
+}
+
+impl Tally {
+    pub fn request() -> Self {
+        Self { request: 1, ..Self::default() }
+    }
+
+    /// `rrt_us`: delay, when the request was seen.
+    pub fn response(status: Status, rrt_us: Option<u64>) -> Self {
+        Self {
+            response: 1,
+            rrt_sum: rrt_us.unwrap_or(0) as f64,
+            rrt_count: u64::from(rrt_us.is_some()),
+            rrt_max: u32::try_from(rrt_us.unwrap_or(0)).unwrap_or(u32::MAX),
+            client_error: u64::from(status == Status::ClientError),
+            server_error: u64::from(status == Status::ServerError),
+            ..Self::default()
+        }
+    }
+
+    pub fn timeout() -> Self {
+        Self { timeout: 1, ..Self::default() }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.request += other.request;
+        self.response += other.response;
+        self.rrt_sum += other.rrt_sum;
+        self.rrt_count += other.rrt_count;
+        self.rrt_max = self.rrt_max.max(other.rrt_max);
+        self.client_error += other.client_error;
+        self.server_error += other.server_error;
+        self.timeout += other.timeout;
+        self.direction_score = self.direction_score.max(other.direction_score);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct CellKey {
+    flow: u64,
+    pid: u32,
+    endpoint: u32,
+}
+
+#[derive(Debug)]
+struct Cell {
+    flow: Arc<Flow>,
+    local: Process,
+    tally: Tally,
+}
+
+/// One second while it is open.
+#[derive(Debug, Default)]
+struct Second {
+    endpoints: FxHashMap<Arc<str>, u32>,
+    cells: FxHashMap<CellKey, Cell>,
+    /// Where events go for which there was no room: one cell a process and server.
+    shared: FxHashMap<(u32, bool, Endpoint), CellKey>,
+}
+
+/// What rows of one end have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndKey {
+    pub pid: u32,
+    pub ip: std::net::IpAddr,
+    pub role: u8,
+    pub protocol: u8,
+    pub server_port: u16,
+    pub l7_protocol: u8,
+    pub endpoint: Arc<str>,
+    pub packet: bool,
+}
+
+/// What rows of one pair have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PairKey {
+    pub pid: [u32; 2],
+    pub ip: [std::net::IpAddr; 2],
+    pub local_role: u8,
+    pub protocol: u8,
+    pub server_port: u16,
+    pub l7_protocol: u8,
+    pub endpoint: Arc<str>,
+    pub packet: bool,
+}
+
+/// The rows of one second.
+#[derive(Debug)]
+pub struct Closed {
+    pub second: u32,
+    pub ends: Vec<(EndKey, Tally)>,
+    pub pairs: Vec<(PairKey, Tally)>,
+}
+
+/// All open seconds.
+#[derive(Debug, Default)]
+pub struct Meter {
+    seconds: BTreeMap<u64, Second>,
+    /// Events that share a row with others, because a second had too many keys.
+    pub overflow: u64,
+}
+
+impl Meter {
+    pub fn open_seconds(&self) -> usize {
+        self.seconds.len()
+    }
+
+    pub fn crowded(&self) -> bool {
+        self.seconds.len() > MAX_SECONDS
+    }
+
+    /// Adds an event of a connection at `time_us`.
+    pub fn add(&mut self, flow: &Arc<Flow>, local: Process, endpoint: &str, time_us: u64, tally: &Tally) {
+        let second = self.seconds.entry(time_us / 1_000_000).or_default();
+        let crowded = second.cells.len() >= MAX_CELLS;
+        let endpoint = if crowded && !second.endpoints.contains_key(endpoint) { "" } else { endpoint };
+        let known = second.endpoints.len() as u32;
+        let number = match second.endpoints.get(endpoint) {
+            Some(number) => *number,
+            None => {
+                second.endpoints.insert(Arc::from(endpoint), known);
+                known
+            }
+        };
+        let mut key = CellKey { flow: flow.id, pid: local.pid, endpoint: number };
+        if crowded && !second.cells.contains_key(&key) {
+            // No room for another connection: its events join others of the same server, so that sums hold.
+            self.overflow += 1;
+            if second.shared.len() < MAX_CELLS {
+                key = *second.shared.entry((local.pid, is_client(flow.local_role), flow.server)).or_insert(key);
+            } else if let Some(any) = second.shared.values().next() {
+                key = *any;
+            }
+        }
+        let cell = second.cells.entry(key).or_insert_with(|| Cell {
+            flow: Arc::clone(flow),
+            local,
+            tally: Tally { direction_score: flow.direction_score, ..Tally::default() },
+        });
+        cell.tally.add(tally);
+    }
+
+    /// Closes the seconds that ended at least two seconds ago (`all`: every second). `peer` names the other end.
+    pub fn close(&mut self, now_us: u64, all: bool, peer: &mut dyn FnMut(&Flow) -> Process) -> Vec<Closed> {
+        let bound = if all { u64::MAX } else { (now_us / 1_000_000).saturating_sub(SETTLE_S) };
+        let later = self.seconds.split_off(&bound);
+        let due = std::mem::replace(&mut self.seconds, later);
+        due.into_iter().map(|(second, open)| fold(second as u32, &open, peer)).collect()
+    }
+}
+
+fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> Closed {
+    let mut names: Vec<Arc<str>> = vec![Arc::from(""); open.endpoints.len()];
+    for (name, number) in &open.endpoints {
+        names[*number as usize] = Arc::clone(name);
+    }
+    let mut ends: FxHashMap<EndKey, Tally> = FxHashMap::default();
+    let mut pairs: FxHashMap<PairKey, Tally> = FxHashMap::default();
+    for (key, cell) in &open.cells {
+        let flow = &cell.flow;
+        let endpoint = &names[key.endpoint as usize];
+        let packet = flow.source == Source::Packet;
+        let end = |role: Role, at: &Endpoint, pid: u32| EndKey {
+            pid,
+            ip: at.ip,
+            role: u8::from(!is_client(role)),
+            protocol: flow.protocol,
+            server_port: flow.server.port,
+            l7_protocol: flow.l7.id,
+            endpoint: Arc::clone(endpoint),
+            packet,
+        };
+        let mut add = |key: EndKey| ends.entry(key).or_default().add(&cell.tally);
+        let mut pid = [0; 2];
+        if packet {
+            add(end(Role::Client, &flow.client, 0));
+            add(end(Role::Server, &flow.server, 0));
+        } else {
+            let client = is_client(flow.local_role);
+            add(end(flow.local_role, if client { &flow.client } else { &flow.server }, cell.local.pid));
+            let other = peer(flow).pid;
+            pid = if client { [cell.local.pid, other] } else { [other, cell.local.pid] };
+        }
+        let pair = PairKey {
+            pid,
+            ip: [flow.client.ip, flow.server.ip],
+            local_role: u8::from(!is_client(flow.local_role)),
+            protocol: flow.protocol,
+            server_port: flow.server.port,
+            l7_protocol: flow.l7.id,
+            endpoint: Arc::clone(endpoint),
+            packet,
+        };
+        pairs.entry(pair).or_default().add(&cell.tally);
+    }
+    Closed { second, ends: ends.into_iter().collect(), pairs: pairs.into_iter().collect() }
+}
