@@ -1,0 +1,225 @@
+"""`/v1/web/map`: services and their calls in a time range, each call counted once."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deepflow.schema import Schema
+from deepflow.store import Store
+
+_MAX_GROUPS = 20_000
+_FINE_RANGE_S = 2 * 3600
+_QUANTILE_RANGE_S = 6 * 3600
+_PROCESS = 120
+# Delays are counted in buckets of 1/16 octave: counts of several groups add up, and a quantile is right within 2.2 %.
+_BUCKETS_AN_OCTAVE = 16
+
+_ADDRESS = "if(is_ipv4 = 1, IPv4NumToString(ip4_{0}), IPv6NumToString(ip6_{0}))"
+_GROUP = (
+    "auto_service_type_0 AS type_0, auto_service_id_0 AS id_0, "
+    f"{_ADDRESS.format(0)} AS address_0, auto_service_type_1 AS type_1, auto_service_id_1 AS id_1, "
+    f"{_ADDRESS.format(1)} AS address_1, server_port, protocol, l7_protocol, observation_point"
+)
+_GROUP_BY = (
+    "GROUP BY type_0, id_0, address_0, type_1, id_1, address_1, server_port, protocol, l7_protocol, observation_point"
+)
+_METERS_SQL = (
+    f"SELECT {_GROUP}, sum(request) AS request, sum(response) AS response, sum(error) AS error, "
+    "sum(rrt_sum) AS rrt_sum, sum(rrt_count) AS rrt_count, max(rrt_max) AS rrt_max "
+    "FROM flow_metrics.`application_map.{precision}` WHERE time >= {{from:UInt32}} AND time < {{to:UInt32}} "
+    f"AND observation_point IN ('c-p', 's-p') {_GROUP_BY} ORDER BY request DESC LIMIT {_MAX_GROUPS}"
+)
+_DELAYS_SQL = (
+    f"SELECT {_GROUP}, sumMap([toUInt16(floor(log2(greatest(response_duration, 1)) * {_BUCKETS_AN_OCTAVE}))], "
+    "[toUInt64(1)]) AS delays FROM flow_log.l7_flow_log WHERE time >= {from:UInt32} AND time < {to:UInt32} "
+    "AND type = 2 AND response_status != 2 AND observation_point IN ('c-p', 's-p') "
+    f"{_GROUP_BY} LIMIT {_MAX_GROUPS}"
+)
+_NAMES_SQL = "SELECT deviceid, name FROM flow_tag.device_map WHERE devicetype = 120 AND deviceid IN {ids:Array(UInt64)}"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a call: a service by its id, or an address."""
+
+    service_id: int
+    address: str
+
+    @property
+    def key(self) -> str:
+        """Identity of the node."""
+        return f"service:{self.service_id}" if self.service_id else f"ip:{self.address}"
+
+
+@dataclass(slots=True)
+class Calls:
+    """What was seen of the calls between two ends at one observation point."""
+
+    client: End
+    server: End
+    link: tuple[str, str, int, int]
+    """Client address, server address, server port, application protocol: the same at both observation points."""
+    protocol: int
+    server_side: bool
+    request: int = 0
+    response: int = 0
+    error: int = 0
+    rrt_sum: float = 0.0
+    rrt_count: int = 0
+    rrt_max: int = 0
+    delays: Counter[int] = field(default_factory=Counter)
+
+
+def service_map(store: Store, schema: Schema, start_s: int, end_s: int) -> dict[str, Any]:
+    """Nodes and edges of [start_s, end_s), as docs/architecture.md section 5 names them; delays in µs, rate in 1/s.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    precision = "1s" if end_s - start_s <= _FINE_RANGE_S else "1m"
+    bounds = {"from": start_s, "to": end_s}
+    groups: dict[tuple[Any, ...], Calls] = {}
+    for row in store.query(_METERS_SQL.format(precision=precision), bounds).to_pylist():
+        calls = groups.setdefault(_key(row), _calls(row))
+        for name in ("request", "response", "error", "rrt_sum", "rrt_count", "rrt_max"):
+            setattr(calls, name, row[name])
+    with_quantiles = end_s - start_s <= _QUANTILE_RANGE_S
+    if with_quantiles:
+        for row in store.query(_DELAYS_SQL, bounds).to_pylist():
+            if (found := groups.get(_key(row))) is not None:
+                buckets, counts = _pair(row["delays"])
+                found.delays.update(dict(zip(buckets, counts, strict=True)))
+    edges = _merge(each_once(groups.values()))
+    names = _names(store, edges)
+    protocols = schema.enums["l7_protocol"]
+    return {
+        "nodes": _nodes(edges, names, protocols),
+        "edges": [_edge(calls, end_s - start_s, schema) for calls in edges],
+    }
+
+
+def each_once(groups: Iterable[Calls]) -> list[Calls]:
+    """The groups that count every call once.
+
+    A call between processes that are observed is seen by its client and by its server, and the two agree on the link.
+    The server's view is taken. Where it does not know the client (which is on another host) and the client's view of
+    the link exists, that one is taken, with the server that the server's view names.
+    """
+    links: dict[tuple[str, str, int, int], tuple[list[Calls], list[Calls]]] = defaultdict(lambda: ([], []))
+    for calls in groups:
+        links[calls.link][calls.server_side].append(calls)
+    chosen: list[Calls] = []
+    for by_client, by_server in links.values():
+        far_clients = [calls for calls in by_server if not calls.client.service_id]
+        far_servers = [calls for calls in by_client if not calls.server.service_id]
+        chosen += [calls for calls in by_server if calls.client.service_id]
+        if far_clients and far_servers:
+            server = max(far_clients, key=lambda calls: calls.request).server
+            chosen += [replace(calls, server=server) for calls in far_servers]
+        else:
+            chosen += far_clients
+            chosen += by_client if not by_server else []
+    return chosen
+
+
+def quantile_us(delays: Counter[int], part: float) -> int | None:
+    """Quantile of bucketed delays in µs, None without any."""
+    left = part * delays.total()
+    for bucket in sorted(delays):
+        left -= delays[bucket]
+        if left <= 0:
+            return round(2 ** ((bucket + 0.5) / _BUCKETS_AN_OCTAVE))
+    return None
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(
+        row[name]
+        for name in (
+            *("type_0", "id_0", "address_0", "type_1", "id_1", "address_1"),
+            *("server_port", "protocol", "l7_protocol", "observation_point"),
+        )
+    )
+
+
+def _calls(row: Mapping[str, Any]) -> Calls:
+    ends = [End(row[f"id_{side}"] if row[f"type_{side}"] == _PROCESS else 0, row[f"address_{side}"]) for side in (0, 1)]
+    link = (row["address_0"], row["address_1"], row["server_port"], row["l7_protocol"])
+    return Calls(ends[0], ends[1], link, row["protocol"], row["observation_point"] == "s-p")
+
+
+def _merge(groups: Iterable[Calls]) -> list[Calls]:
+    """One group an edge: client, server, protocol."""
+    edges: dict[tuple[str, str, int, int], Calls] = {}
+    for calls in groups:
+        key = (calls.client.key, calls.server.key, calls.protocol, calls.link[3])
+        edge = edges.get(key)
+        if edge is None:
+            edges[key] = replace(calls, delays=Counter(calls.delays))
+            continue
+        for name in ("request", "response", "error", "rrt_sum", "rrt_count"):
+            setattr(edge, name, getattr(edge, name) + getattr(calls, name))
+        edge.rrt_max = max(edge.rrt_max, calls.rrt_max)
+        edge.delays.update(calls.delays)
+    return list(edges.values())
+
+
+def _names(store: Store, edges: Iterable[Calls]) -> dict[int, str]:
+    ids = sorted({end.service_id for calls in edges for end in (calls.client, calls.server) if end.service_id})
+    if not ids:
+        return {}
+    found = store.query(_NAMES_SQL, {"ids": ids})
+    return dict(zip(found.column("deviceid").to_pylist(), found.column("name").to_pylist(), strict=True))
+
+
+def _nodes(
+    edges: Iterable[Calls], names: Mapping[int, str], protocols: Mapping[int | str, str]
+) -> list[dict[str, Any]]:
+    ends: dict[str, End] = {}
+    served: dict[str, Counter[int]] = defaultdict(Counter)
+    for calls in edges:
+        ends[calls.client.key] = calls.client
+        ends[calls.server.key] = calls.server
+        served[calls.server.key][calls.link[3]] += calls.request
+    return [
+        {
+            "id": key,
+            "name": names.get(end.service_id, f"process {end.service_id}") if end.service_id else end.address,
+            "type": "Process" if end.service_id else "IP",
+            "protocol": _protocol(protocols, served[key].most_common(1)[0][0]) if served[key] else None,
+            "requests": served[key].total(),
+        }
+        for key, end in sorted(ends.items())
+    ]
+
+
+def _edge(calls: Calls, seconds: int, schema: Schema) -> dict[str, Any]:
+    transports = schema.enums["l7_ip_protocol"]
+    return {
+        "source": calls.client.key,
+        "target": calls.server.key,
+        "protocol": transports.get(calls.protocol, str(calls.protocol)),
+        "l7_protocol": _protocol(schema.enums["l7_protocol"], calls.link[3]),
+        "request": calls.request,
+        "rate": calls.request / seconds,
+        "error": calls.error,
+        "error_ratio": calls.error / calls.response if calls.response else None,
+        "rrt_avg_us": calls.rrt_sum / calls.rrt_count if calls.rrt_count else None,
+        "rrt_max_us": calls.rrt_max if calls.rrt_count else None,
+        "rrt_p95_us": _capped(quantile_us(calls.delays, 0.95), calls.rrt_max),
+    }
+
+
+def _capped(value: int | None, largest: int) -> int | None:
+    return value if value is None or not largest else min(value, largest)
+
+
+def _protocol(protocols: Mapping[int | str, str], number: int) -> str:
+    return protocols.get(number, str(number))
+
+
+def _pair(value: Any) -> tuple[list[int], list[int]]:
+    """A tuple of ClickHouse: a struct of two fields in Arrow."""
+    buckets, counts = value.values() if isinstance(value, dict) else value
+    return buckets, counts
