@@ -1,16 +1,18 @@
 //! The running agent: one thread owns the capture and the engine, Python talks to it by messages.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::bpf::{Capture, HookReport};
-use crate::engine::{Batch, Engine, EngineConfig};
-use crate::event::{EventSink, ProcessChange, Segment, SocketChange, Task};
+use crate::bpf::{Capture, CaptureConfig, Hook, HookReport};
+use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener};
+use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
+use crate::peers::{Process, comm_bytes, comm_text};
 
 /// How often the ring is read. Latency of a row is dominated by the drain interval, not by this.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -26,14 +28,75 @@ pub struct ActiveProcess {
     pub time_us: u64,
 }
 
+/// A listening socket as Python tells of it.
+#[derive(Deserialize)]
+struct ToldListener {
+    netns: u32,
+    ip: IpAddr,
+    port: u16,
+    pid: u32,
+}
+
+impl ToldListener {
+    fn known(self) -> Listener {
+        Listener { netns: self.netns, ip: self.ip, port: self.port, pid: self.pid }
+    }
+}
+
+/// An established connection as Python tells of it.
+#[derive(Deserialize)]
+struct ToldSocket {
+    netns: u32,
+    local: IpAddr,
+    local_port: u16,
+    remote: IpAddr,
+    remote_port: u16,
+    pid: u32,
+    comm: String,
+}
+
+impl ToldSocket {
+    fn known(self) -> KnownSocket {
+        KnownSocket {
+            netns: self.netns,
+            protocol: 6,
+            local: Endpoint { ip: self.local, port: self.local_port },
+            remote: Endpoint { ip: self.remote, port: self.remote_port },
+            process: Process { pid: self.pid, comm: comm_bytes(&self.comm) },
+        }
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|error| format!("The table of sockets is not the JSON that is wanted: {error}."))
+}
+
+/// What the kernel side needs of the configuration.
+fn capture_config(config: &EngineConfig) -> CaptureConfig {
+    CaptureConfig {
+        payload_truncation: config.payload_truncation,
+        ring_bytes: u32::try_from(config.ring_bytes).unwrap_or(u32::MAX),
+        ignored_pids: config.ignored_pids.clone(),
+        only_pids: config.only_pids.clone(),
+        netns: config.netns,
+        ports_blacklist: config.ports_blacklist.clone(),
+        ports_whitelist: config.ports_whitelist.clone(),
+        hook: match config.hook.as_str() {
+            "sock_length" => Hook::SockLength,
+            "sys_enter" => Hook::SysEnter,
+            _ => Hook::Auto,
+        },
+    }
+}
+
 type Reply<T> = SyncSender<T>;
 
 enum Command {
-    Drain { flush_all: bool, reply: Reply<Result<Vec<Batch>, String>> },
+    Drain { flush_all: bool, reply: Reply<Vec<Batch>> },
     ProcessChanges { reply: Reply<Vec<ProcessChange>> },
     Active { reply: Reply<Vec<ActiveProcess>> },
-    Listeners { table: String, reply: Reply<Result<(), String>> },
-    Sockets { table: String, reply: Reply<Result<(), String>> },
+    Listeners { table: Vec<Listener>, reply: Reply<()> },
+    Sockets { table: Vec<KnownSocket>, reply: Reply<()> },
     AgentId { id: u16, reply: Reply<()> },
     Throttle { rows_per_second: u32, reply: Reply<()> },
     Counters { reply: Reply<BTreeMap<String, u64>> },
@@ -80,11 +143,6 @@ pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
-fn text(comm: &[u8; 16]) -> String {
-    let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into_owned()
-}
-
 impl Worker {
     fn run(mut self) {
         let mut next = Instant::now();
@@ -124,14 +182,16 @@ impl Worker {
             Command::Active { reply } => {
                 let active = self.active.drain().filter(|(pid, _)| *pid != 0);
                 let _ = reply.send(
-                    active.map(|(pid, (task, time_us))| ActiveProcess { pid, comm: text(&task.comm), time_us }).collect(),
+                    active.map(|(pid, (task, time_us))| ActiveProcess { pid, comm: comm_text(&task.comm).to_string(), time_us }).collect(),
                 );
             }
             Command::Listeners { table, reply } => {
-                let _ = reply.send(self.engine.seed_listeners(&table));
+                self.engine.seed_listeners(&table);
+                let _ = reply.send(());
             }
             Command::Sockets { table, reply } => {
-                let _ = reply.send(self.engine.seed_sockets(&table));
+                self.engine.seed_sockets(&table);
+                let _ = reply.send(());
             }
             Command::AgentId { id, reply } => {
                 self.engine.set_agent_id(id);
@@ -168,9 +228,9 @@ impl Running {
     ///
     /// # Errors
     /// One sentence: what the kernel or the privileges refuse, or which configuration key is wrong.
-    pub fn start(config: EngineConfig) -> Result<Self, String> {
-        let (capture, hooks) = Capture::start(&config.capture()?).map_err(|e| e.to_string())?;
-        let engine = Engine::new(config)?;
+    pub fn start(config: &EngineConfig) -> Result<Self, String> {
+        let (capture, hooks) = Capture::start(&capture_config(config)).map_err(|e| e.to_string())?;
+        let engine = Engine::new(config);
         let (commands, receiver) = mpsc::sync_channel(64);
         let worker = Worker { capture, engine, active: FxHashMap::default(), commands: receiver };
         let thread = std::thread::Builder::new()
@@ -188,7 +248,7 @@ impl Running {
     }
 
     pub fn drain(&self, flush_all: bool) -> Result<Vec<Batch>, String> {
-        self.ask(|reply| Command::Drain { flush_all, reply })?
+        self.ask(|reply| Command::Drain { flush_all, reply })
     }
 
     pub fn process_changes(&self) -> Result<Vec<ProcessChange>, String> {
@@ -199,12 +259,16 @@ impl Running {
         self.ask(|reply| Command::Active { reply })
     }
 
-    pub fn listeners(&self, table: String) -> Result<(), String> {
-        self.ask(|reply| Command::Listeners { table, reply })?
+    pub fn listeners(&self, json: &str) -> Result<(), String> {
+        let told: Vec<ToldListener> = parse(json)?;
+        let table = told.into_iter().map(ToldListener::known).collect();
+        self.ask(|reply| Command::Listeners { table, reply })
     }
 
-    pub fn sockets(&self, table: String) -> Result<(), String> {
-        self.ask(|reply| Command::Sockets { table, reply })?
+    pub fn sockets(&self, json: &str) -> Result<(), String> {
+        let told: Vec<ToldSocket> = parse(json)?;
+        let table = told.into_iter().map(ToldSocket::known).collect();
+        self.ask(|reply| Command::Sockets { table, reply })
     }
 
     pub fn set_agent_id(&self, id: u16) -> Result<(), String> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use counters::Counters;
-pub use output::Batch;
+pub use output::{Batch, TABLES};
 pub use settings::EngineConfig;
 
 use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
@@ -105,6 +105,11 @@ impl Engine {
 
     pub fn set_agent_id(&mut self, agent_id: u16) {
         self.output.agent_id = agent_id;
+    }
+
+    /// Rows a second that are kept from now on, 0 no bound.
+    pub fn set_l7_throttle(&mut self, rows_per_second: u32) {
+        self.ledger.throttle = rows_per_second;
     }
 
     /// Replaces what is known of listening sockets.

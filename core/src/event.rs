@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde::Serialize;
+
 /// Which way the bytes went, seen from the owner of the socket.
 /// A capture file has no owner: the sender of the flow's first packet is taken as `local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +79,8 @@ pub enum SocketChange {
 }
 
 /// Life of processes, for the process table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ProcessChange {
     Exec {
         time_us: u64,

@@ -1,6 +1,6 @@
 //! A capture file through the engine: the same rows as from sockets, without a kernel.
 
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Batch, Engine, EngineConfig};
 use crate::packet::capture::Capture;
 use crate::packet::decode::{Other, decode};
 use crate::packet::flows::Flows;
@@ -24,14 +24,14 @@ pub struct Packets {
 
 /// Batches (table, rows, Arrow IPC stream), the engine's counters and those of the packets.
 pub struct Replayed {
-    pub batches: Vec<(String, usize, Vec<u8>)>,
+    pub batches: Vec<Batch>,
     pub counters: Vec<(&'static str, u64)>,
     pub packets: Packets,
 }
 
 /// Runs a pcap or pcapng file through a new engine. `config`: JSON of docs/architecture.md, section 2.
 /// A corrupt or truncated file gives a sentence and no rows.
-pub fn replay(path: &str, config: &str) -> Result<Vec<(String, usize, Vec<u8>)>, String> {
+pub fn replay(path: &str, config: &str) -> Result<Vec<Batch>, String> {
     replay_with_counters(path, config).map(|replayed| replayed.batches)
 }
 
@@ -67,6 +67,5 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
     }
     batches.extend(engine.drain(now_us, true));
     packets.flows = flows.seen();
-    let batches = batches.into_iter().map(|(table, rows, bytes)| (table.to_string(), rows, bytes)).collect();
     Ok(Replayed { batches, counters: engine.counters(), packets })
 }

@@ -40,7 +40,7 @@ pub struct Ledger {
     pub now_us: u64,
     tcp_timeout_us: u64,
     udp_timeout_us: u64,
-    throttle: u32,
+    pub throttle: u32,
     throttle_second: u64,
     rows_this_second: u32,
 }

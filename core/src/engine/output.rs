@@ -22,6 +22,9 @@ const COUNTER_MASK: u32 = 0x3f_ffff;
 /// A table's name, number of rows and Arrow IPC stream.
 pub type Batch = (&'static str, usize, Vec<u8>);
 
+/// Tables that the engine fills.
+pub const TABLES: &[&str] = &["l7_flow_log", "application.1s", "application_map.1s"];
+
 /// The other end's process: as it is known now, else as it was found before.
 pub fn peer(flow: &Flow, peers: &Peers) -> Process {
     if flow.source == Source::Packet {
