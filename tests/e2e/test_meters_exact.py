@@ -1,0 +1,40 @@
+"""100 requests of which 5 fail and 10 are slow: the meters say exactly that."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conftest import Observed, eventually, query
+
+SLOW_MS = 300
+
+
+def test_meters_count_requests_and_errors_exactly_and_delays_within_ten_percent(observed: Observed) -> None:
+    sent = [("item", 85, ()), ("fail", 5, ("--at", "stock")), ("slow", 10, ("--ms", str(SLOW_MS), "--at", "stock"))]
+
+    def meters() -> dict[str, float]:
+        sql = (
+            "SELECT Sum(request) AS requests, Sum(error) AS errors, Max(rrt_max) AS slowest FROM application_map "
+            "WHERE auto_service_0 = 'shopper' AND auto_service_1 = 'nginx' AND observation_point = 'c-p'"
+        )
+        row = query(observed.url, sql, "flow_metrics", "1s")[0]
+        return {key: float(value or 0) for key, value in row.items()}
+
+    before = meters()
+    for kind, count, more in sent:
+        observed.shop.traffic("--requests", str(count), "--kind", kind, "--prefix", f"meter-{kind}", *more)
+
+    eventually(lambda: meters()["requests"] - before["requests"] >= 100)
+    after = meters()
+    assert after["requests"] - before["requests"] == 100
+    assert after["errors"] - before["errors"] == 5
+
+    took = [one["duration_us"] for one in observed.shop.truth("client", "meter-slow-")]
+    rows = [
+        one["response_duration"]
+        for one in observed.rows("response_duration, observation_point, server_port", "/slow/meter-slow-")
+        if one["observation_point"] == "c-p" and one["server_port"] == 8080
+    ]
+    assert len(rows) == len(took) == 10
+    assert sum(rows) == pytest.approx(sum(took), rel=0.1)
+    assert after["slowest"] == pytest.approx(max(took), rel=0.1)
