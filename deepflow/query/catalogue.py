@@ -121,7 +121,9 @@ class Catalogue:
     def missing(self, name: str) -> QueryError:
         """The sentence for a name that is neither tag nor metric."""
         if pair := self.sides(name):
-            return QueryError(f'Tag "{name}" has two sides in {self.table.full_name}; use {pair[0].name} or {pair[1].name}.')
+            return QueryError(
+                f'Tag "{name}" has two sides in {self.table.full_name}; use {pair[0].name} or {pair[1].name}.'
+            )
         return unknown("tag or metric", name, [*self.tags, *self.metrics], f" in {self.table.full_name}")
 
 

@@ -17,7 +17,9 @@ _TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
 def is_constant(node: Expression) -> bool:
     """Whether the expression names no column and calls nothing but now()."""
     for part in node.walk():
-        if isinstance(part, exp.Column | exp.Star) or (isinstance(part, exp.Anonymous) and str(part.this).lower() != "now"):
+        if isinstance(part, exp.Column | exp.Star) or (
+            isinstance(part, exp.Anonymous) and str(part.this).lower() != "now"
+        ):
             return False
     return True
 

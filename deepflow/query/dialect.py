@@ -1,12 +1,13 @@
 """DeepFlow SQL as text: MySQL's grammar without its functions, read by sqlglot."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.parsers.mysql import MySQLParser
+from sqlglot.tokenizer_core import Token, TokenType
 
 from deepflow.query.errors import QueryError, shown
 
@@ -21,11 +22,11 @@ _QUERY_PARTS = {
 class DeepFlow(MySQL):
     """Every call is a plain `name(arguments)`: which functions exist is for the catalogue to say, not for the grammar."""
 
-    class Parser(MySQL.Parser):
-        FUNCTIONS: ClassVar = {}
-        FUNCTION_PARSERS: ClassVar = {}
-        NO_PAREN_FUNCTIONS: ClassVar = {}
-        NO_PAREN_FUNCTION_PARSERS: ClassVar = {}
+    class Parser(MySQLParser):
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
+        NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+        NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def tokens_of(sql: str) -> list[Token]:
     try:
         tokens = list(DeepFlow().tokenize(sql))
     except (SqlglotError, ValueError, RecursionError):
-        raise QueryError("The query cannot be read: a quote or a name is not closed, or a character is out of place.") from None
+        raise QueryError(
+            "The query cannot be read: a quote or a name is not closed, or a character is out of place."
+        ) from None
     if any(token.comments for token in tokens):
         raise QueryError("Comments are not allowed in a query; leave out --, # and /* */.")
     while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
@@ -90,12 +93,23 @@ def parse(sql: str, tokens: list[Token]) -> Statement:
     for part, value in select.args.items():
         if value and part not in _QUERY_PARTS:
             raise QueryError(f"A query cannot have {_PART_NAMES.get(part, part.strip('_').upper())} here.")
-    if select.args.get("distinct") or select.args.get("hint") or select.args.get("kind") or select.args.get("operation_modifiers"):
+    if (
+        select.args.get("distinct")
+        or select.args.get("hint")
+        or select.args.get("kind")
+        or select.args.get("operation_modifiers")
+    ):
         raise QueryError("SELECT takes no modifier such as DISTINCT; use GROUP BY.")
     return Statement(select, slimit)
 
 
-_PART_NAMES = {"with_": "WITH", "joins": "a second table or JOIN", "laterals": "LATERAL", "locks": "FOR UPDATE", "into": "INTO"}
+_PART_NAMES = {
+    "with_": "WITH",
+    "joins": "a second table or JOIN",
+    "laterals": "LATERAL",
+    "locks": "FOR UPDATE",
+    "into": "INTO",
+}
 
 
 def _cut_slimit(tokens: list[Token]) -> tuple[list[Token], int | None]:

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from sqlglot import exp, parse_one
 
-Expression = exp.Expression
+Expression = exp.Expr
 
 
 def call(name: str, *arguments: Expression) -> Expression:
@@ -79,7 +79,7 @@ def _joined(kind: type[exp.Connector], conditions: Sequence[Expression]) -> Expr
     if len(conditions) == 1:
         return conditions[0].copy()
     wrapped = [exp.Paren(this=part.copy()) if isinstance(part, exp.Connector) else part.copy() for part in conditions]
-    tree = wrapped[0]
+    tree: Expression = wrapped[0]
     for part in wrapped[1:]:
         tree = kind(this=tree, expression=part)
     return tree
@@ -110,9 +110,7 @@ def declared(sql: str) -> Expression:
 
 def table(database: str, name: str) -> exp.Table:
     """`database`.`name`."""
-    return exp.Table(
-        this=exp.Identifier(this=name, quoted=True), db=exp.Identifier(this=database, quoted=True)
-    )
+    return exp.Table(this=exp.Identifier(this=name, quoted=True), db=exp.Identifier(this=database, quoted=True))
 
 
 def sql_of(tree: Expression) -> str:

@@ -67,10 +67,14 @@ class FilterCompiler:
                 return negated(self._exist(node.this))
             case exp.Between():
                 condition = self._filter(node.this)
-                return all_of([condition(">=", constant(node.args["low"])), condition("<=", constant(node.args["high"]))])
+                return all_of(
+                    [condition(">=", constant(node.args["low"])), condition("<=", constant(node.args["high"]))]
+                )
             case exp.In():
                 return self._in(node)
         operator = OPERATORS.get(type(node))
+        if isinstance(node, exp.Like) and node.args.get("negate"):
+            return negated(self._compared("like", node.this, node.expression))
         if operator is None:
             raise QueryError(f'"{shown(node.sql())}" is not a condition that WHERE understands.')
         return self._compared(operator, node.this, node.expression)
@@ -91,7 +95,9 @@ class FilterCompiler:
                 raise QueryError("LIKE and REGEXP need the tag on their left.")
             operator, left, right = _FLIPPED[operator], right, left
         if not is_constant(right):
-            raise QueryError(f'"{shown(right.sql())}" is not a value; a tag is compared with a number or a quoted string.')
+            raise QueryError(
+                f'"{shown(right.sql())}" is not a value; a tag is compared with a number or a quoted string.'
+            )
         value = constant(right)
         if value is None:
             raise QueryError("Nothing equals NULL; use exist(tag) or NOT exist(tag).")

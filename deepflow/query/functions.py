@@ -51,22 +51,30 @@ FUNCTIONS = {
     one.name: one
     for one in (
         Function("Sum", "agg", COUNTERS | {"delay"}, 0, "$unit", "Sum."),
-        Function("Avg", "agg", NUMERIC, 0, "$unit", "Weighted average; a counter's sum divided by the slots of the interval."),
+        Function(
+            "Avg", "agg", NUMERIC, 0, "$unit", "Weighted average; a counter's sum divided by the slots of the interval."
+        ),
         Function("AAvg", "agg", NUMERIC, 0, "$unit", "Arithmetic mean of the values of the slots or rows."),
         Function("Max", "agg", NUMERIC, 0, "$unit", "Largest value of a slot or row."),
-        Function("Min", "agg", NUMERIC, 0, "$unit", "Smallest value of a slot or row; a slot without rows counts as 0."),
+        Function(
+            "Min", "agg", NUMERIC, 0, "$unit", "Smallest value of a slot or row; a slot without rows counts as 0."
+        ),
         Function("Percentile", "agg", NUMERIC, 1, "$unit", "Percentile by sampling, 0 to 100."),
         Function("PercentileExact", "agg", NUMERIC, 1, "$unit", "Exact percentile, 0 to 100."),
         Function("Stddev", "agg", NUMERIC, 0, "$unit", "Standard deviation of the population."),
         Function("Spread", "agg", NUMERIC, 0, "$unit", "Max - Min."),
         Function("Rspread", "agg", NUMERIC, 0, "", "Max / Min."),
-        Function("Apdex", "agg", frozenset({"delay"}), 1, "%", "Share of delays up to T, those up to 4 T counting half."),
+        Function(
+            "Apdex", "agg", frozenset({"delay"}), 1, "%", "Share of delays up to T, those up to 4 T counting half."
+        ),
         Function("Last", "agg", NUMERIC, 0, "$unit", "Latest value."),
         Function("Count", "agg", frozenset({"other"}), 0, "", "Number of rows."),
         Function("Uniq", "tag", frozenset({"tag"}), 0, "", "Number of different values, estimated."),
         Function("UniqExact", "tag", frozenset({"tag"}), 0, "", "Number of different values."),
         Function("countDistinct", "tag", frozenset({"tag"}), 0, "", "Number of different values."),
-        Function("TopK", "tag", frozenset({"tag"}), 1, "", "The most frequent values, with their counts in a second column."),
+        Function(
+            "TopK", "tag", frozenset({"tag"}), 1, "", "The most frequent values, with their counts in a second column."
+        ),
         Function("Any", "tag", frozenset({"tag"}), 0, "", "One of the values."),
         Function("PerSecond", "math", frozenset(), 0, "$unit/s", "Divided by the seconds of the interval."),
         Function("Percentage", "math", frozenset(), 1, "%", "a / b * 100."),
@@ -160,7 +168,9 @@ class MetricCompiler:
         """
         if metric.kind not in function.metric_types:
             allowed = [one.name for one in FUNCTIONS.values() if metric.kind in one.metric_types]
-            raise QueryError(f"{function.name} does not take {metric.name}, a metric of type {metric.kind}; {', '.join(allowed)} do.")
+            raise QueryError(
+                f"{function.name} does not take {metric.name}, a metric of type {metric.kind}; {', '.join(allowed)} do."
+            )
         self._rank_by(metric)
         if function.name == "Count":
             return self._plan.aggregate("count", ())
@@ -233,7 +243,11 @@ class MetricCompiler:
         end = exp.Add(this=start.copy(), expression=number(group.interval - 1))
         begin = exp.Sub(this=start.copy(), expression=number(covered - group.interval))
         last = call("intDiv", call("least", end, number(limits.last)), number(precision))
-        first = call("intDiv", exp.Add(this=call("greatest", begin, number(limits.first)), expression=number(precision - 1)), number(precision))
+        first = call(
+            "intDiv",
+            exp.Add(this=call("greatest", begin, number(limits.first)), expression=number(precision - 1)),
+            number(precision),
+        )
         self._plan.bucket()
         return exp.Paren(this=exp.Add(this=exp.Sub(this=last, expression=first), expression=number(1)))
 
@@ -277,5 +291,7 @@ def _ratio(metric: MetricEntry, numerator: Expression, denominator: Expression) 
         bounded = either(compare(">=", quotient, number(0)), call("least", quotient, number(1)), null())
         return exp.Mul(this=bounded, expression=number(100))
     if metric.kind == "delay":
-        return either(all_of([compare(">", denominator, number(0)), compare(">", numerator, number(0))]), quotient, null())
+        return either(
+            all_of([compare(">", denominator, number(0)), compare(">", numerator, number(0))]), quotient, null()
+        )
     return quotient

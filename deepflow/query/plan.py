@@ -39,7 +39,10 @@ class TimeGroup:
 
     def bucket(self, seconds: Expression) -> Expression:
         """Start of the interval in Unix seconds."""
-        start: Expression = exp.Mul(this=call("intDiv", call("toUnixTimestamp", seconds), number(self.interval)), expression=number(self.interval))
+        start: Expression = exp.Mul(
+            this=call("intDiv", call("toUnixTimestamp", seconds), number(self.interval)),
+            expression=number(self.interval),
+        )
         if self.window == 1:
             return start
         steps = call("arrayJoin", call("range", number(self.window)))
@@ -93,7 +96,11 @@ class Plan:
         return column(alias)
 
     def aggregate(
-        self, name: str, arguments: Sequence[Expression], parameters: Sequence[Expression] = (), over_slots: bool = False
+        self,
+        name: str,
+        arguments: Sequence[Expression],
+        parameters: Sequence[Expression] = (),
+        over_slots: bool = False,
     ) -> Expression:
         """Name of an aggregate over rows, or over slots when its arguments are names of `slot_sum`."""
         wanted = _Aggregate(name, tuple(parameters), tuple(arguments), over_slots)
@@ -148,7 +155,8 @@ class Plan:
         states = [(alias, one) for alias, one in self._aggregates.values() if not one.over_slots]
         # States do not carry the result's name: ClickHouse would take the alias for the argument of -Merge.
         inner += [
-            _alias(aggregate_call(one.name + "State", one.parameters, *one.arguments), _state(alias)) for alias, one in states
+            _alias(aggregate_call(one.name + "State", one.parameters, *one.arguments), _state(alias))
+            for alias, one in states
         ]
         groups = [column(name.alias) for name in keys]
         below = self._from(exp.select(*inner)).group_by(*groups, column(SLOT))
@@ -172,7 +180,10 @@ class Plan:
         if not keys:
             return
         rank = self.rank if self.rank is not None else call("count")
-        order = [exp.Ordered(this=rank.copy(), desc=True, nulls_first=False), *[exp.Ordered(this=key.copy()) for key in keys]]
+        order = [
+            exp.Ordered(this=rank.copy(), desc=True, nulls_first=False),
+            *[exp.Ordered(this=key.copy()) for key in keys],
+        ]
         top = self._from(exp.select(*[key.copy() for key in keys])).group_by(*[key.copy() for key in keys])
         top = top.order_by(*order).limit(series)
         left = keys[0] if len(keys) == 1 else exp.Tuple(expressions=[key.copy() for key in keys])

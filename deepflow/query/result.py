@@ -83,7 +83,7 @@ def value_type(arrow: pa.DataType) -> str:
 
 def python_values(column: pa.ChunkedArray) -> list[Any]:
     """JSON values of a column; what is no number in JSON (NaN, infinity) becomes null."""
-    values = column.to_pylist()
+    values: list[Any] = column.to_pylist()
     if pa.types.is_floating(column.type):
         return [value if value is None or math.isfinite(value) else None for value in values]
     if pa.types.is_binary(column.type) or pa.types.is_fixed_size_binary(column.type):
@@ -128,7 +128,6 @@ def _filled(columns: list[list[Any]], outputs: Sequence[Output], filling: Fillin
             for target, value in zip(place.tolist(), columns[index], strict=True):
                 cells[target] = value
         filled.append(cells)
-        del output
     if filling.descending:
         order = [step * count + one for step in range(steps - 1, -1, -1) for one in range(count)]
         filled = [[column[index] for index in order] for column in filled]

@@ -25,7 +25,17 @@ _MAX_WINDOW = 1_000
 _MAX_COLUMNS = 200
 _FILLS = {"none": "", "": "", "null": "null", "0": "0"}
 _RESERVED = frozenset({"_slot", "_time", "_k"})
-_TAG_FUNCTIONS = ("Enum", "node_type", "icon_id", "mask", "toString", "length", "newTag", "toUnixTimestamp", "toUnixTimestamp64Micro")
+_TAG_FUNCTIONS = (
+    "Enum",
+    "node_type",
+    "icon_id",
+    "mask",
+    "toString",
+    "length",
+    "newTag",
+    "toUnixTimestamp",
+    "toUnixTimestamp64Micro",
+)
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div)
 
 
@@ -58,7 +68,12 @@ def compile_select(schema: Schema, statement: Statement, db: str, precision: str
     groups = list(group.expressions) if group is not None else []
     if group is not None and any(value for key, value in group.args.items() if key != "expressions"):
         raise QueryError("GROUP BY takes tags, aliases and time(); no ROLLUP, CUBE or TOTALS.")
-    times = [node for root in [*select.expressions, *groups] for node in root.find_all(exp.Anonymous) if str(node.this).lower() == "time"]
+    times = [
+        node
+        for root in [*select.expressions, *groups]
+        for node in root.find_all(exp.Anonymous)
+        if str(node.this).lower() == "time"
+    ]
     interval = float(numeric(times[0].expressions[1])) if times and len(times[0].expressions) > 1 else None
     source = route(schema, source_name, db, precision, interval)
     return _Select(source, statement, items, groups, times).compiled()
@@ -96,7 +111,12 @@ def _has_aggregate(node: Expression) -> bool:
 
 class _Select:
     def __init__(
-        self, source: Source, statement: Statement, items: list[_Item], groups: list[Expression], times: list[exp.Anonymous]
+        self,
+        source: Source,
+        statement: Statement,
+        items: list[_Item],
+        groups: list[Expression],
+        times: list[exp.Anonymous],
     ) -> None:
         select = statement.select
         self._source, self._catalogue, self._select = source, source.catalogue, select
@@ -220,7 +240,9 @@ class _Select:
         name = name_of(item.node)
         if name is None:
             is_time = _call_name(item.node) == "time"
-            return Output(item.name, item.asked, "tag", "time" if is_time else "string", "s" if is_time else "", is_time)
+            return Output(
+                item.name, item.asked, "tag", "time" if is_time else "string", "s" if is_time else "", is_time
+            )
         if tag := resolve(self._catalogue, name):
             return Output(item.name, item.asked, "tag", tag.kind, tag.unit)
         metric = self._catalogue.metric(name)
@@ -336,7 +358,11 @@ class _Select:
         value = tag.show(tag.keys)
         if (tag.unit == "us") == micros:
             return value
-        return call("intDiv", value, number(1_000_000)) if tag.unit == "us" else exp.Mul(this=value, expression=number(1_000_000))
+        return (
+            call("intDiv", value, number(1_000_000))
+            if tag.unit == "us"
+            else exp.Mul(this=value, expression=number(1_000_000))
+        )
 
     def mask(self, arguments: list[Expression]) -> Expression:
         """The network of an address, as text."""
@@ -394,7 +420,12 @@ class _Select:
         if function.kind == "tag":
             return self._tag_function(function.name, arguments)
         if function.name == "Count":
-            if len(arguments) > 1 or (arguments and not isinstance(arguments[0], exp.Star) and not is_constant(arguments[0]) and name_of(arguments[0]) != "row"):
+            if len(arguments) > 1 or (
+                arguments
+                and not isinstance(arguments[0], exp.Star)
+                and not is_constant(arguments[0])
+                and name_of(arguments[0]) != "row"
+            ):
                 raise QueryError("Count takes row: Count(row); use Uniq(tag) to count different values.")
             return self._plan.aggregate("count", ())
         if len(arguments) != 1 + function.arguments:
@@ -404,11 +435,15 @@ class _Select:
         metric = self._catalogue.metric(name or "")
         if metric is None:
             if name is not None and resolve(self._catalogue, name):
-                raise QueryError(f'"{shown(name)}" is a tag; {function.name} takes a metric, tags take Uniq, TopK and Any.')
+                raise QueryError(
+                    f'"{shown(name)}" is a tag; {function.name} takes a metric, tags take Uniq, TopK and Any.'
+                )
             raise self._catalogue.missing(name) if name else QueryError(f"{function.name} takes the name of a metric.")
         argument = float(numeric(arguments[1])) if function.arguments else 0.0
         if function.name.startswith("Percentile") and not 0 <= argument <= 100:
-            raise QueryError(f"function [{function.name}] argument [{argument:g}] is out of range, it should be within [0, 100]")
+            raise QueryError(
+                f"function [{function.name}] argument [{argument:g}] is out of range, it should be within [0, 100]"
+            )
         return self._metrics.apply(function, metric, int(argument) if argument.is_integer() else argument)
 
     def _tag_function(self, function: str, arguments: list[Expression]) -> Expression:
@@ -440,7 +475,9 @@ class _Select:
             raise QueryError("TopK takes tags and a number, for example TopK(endpoint, 10).")
         size = numeric(arguments.pop())
         if size != int(size) or not 1 <= size <= 100:
-            raise QueryError(f"function [TopK] argument [{size:g}] value range is incorrect, it should be within [1, 100]")
+            raise QueryError(
+                f"function [TopK] argument [{size:g}] value range is incorrect, it should be within [1, 100]"
+            )
         tags = [self._tag_or_fail("TopK", argument) for argument in arguments]
         keys = [key for tag in tags for key in tag.keys]
         exists = call("and", *[tag.exists for tag in tags]) if len(tags) > 1 else tags[0].exists
@@ -450,13 +487,18 @@ class _Select:
         at = 0
         shown_tags: list[Expression] = []
         for tag in tags:
-            parts = [call("tupleElement", call("tupleElement", entry, number(1)), number(at + one + 1)) for one in range(len(tag.keys))]
+            parts = [
+                call("tupleElement", call("tupleElement", entry, number(1)), number(at + one + 1))
+                for one in range(len(tag.keys))
+            ]
             shown_tags.append(call("toString", tag.show(parts)))
             at += len(tag.keys)
         shape = shown_tags[0] if len(shown_tags) == 1 else exp.Array(expressions=shown_tags)
         name = exp.Identifier(this="entry", quoted=True)
         values = call("arrayMap", exp.Lambda(this=shape, expressions=[name]), found)
-        counts = call("arrayMap", exp.Lambda(this=call("tupleElement", entry, number(2)), expressions=[name.copy()]), found)
+        counts = call(
+            "arrayMap", exp.Lambda(this=call("tupleElement", entry, number(2)), expressions=[name.copy()]), found
+        )
         return [
             (values, Output(item.name, item.asked, "metrics", "")),
             (counts, Output(f"counts_{item.name}", item.asked, "metrics", "")),
@@ -494,7 +536,9 @@ class _Select:
             case exp.Not():
                 return negated(self._having(node.this))
             case exp.In() if node.expressions and not node.args.get("query"):
-                return exp.In(this=self._value(node.this), expressions=[self._value(value) for value in node.expressions])
+                return exp.In(
+                    this=self._value(node.this), expressions=[self._value(value) for value in node.expressions]
+                )
         operator = OPERATORS.get(type(node))
         if operator is None or operator in {"like", "regexp"}:
             raise QueryError(f'"{shown(node.sql())}" is not a condition that HAVING understands.')
@@ -524,7 +568,9 @@ class _Select:
         plain = all(isinstance(one.this, exp.Column) or _is_stamp(one.this) for one in order)
         if not self._plan.grouped and plain:
             self._plan.limit = (limit, offset)
-            self._plan.order = [exp.Ordered(this=_unstamped(one.this), desc=one.args["desc"], nulls_first=False) for one in order]
+            self._plan.order = [
+                exp.Ordered(this=_unstamped(one.this), desc=one.args["desc"], nulls_first=False) for one in order
+            ]
 
     def _limits(self) -> tuple[int, int]:
         values = []
@@ -574,4 +620,3 @@ _ROW_FUNCTIONS: dict[str, tuple[int, _RowFunction]] = {
     "mask": (2, lambda query, arguments: query.mask(arguments)),
     "newtag": (1, lambda query, arguments: text(str(constant(arguments[0])))),
 }
-

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 from sqlglot import exp
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from deepflow.query.catalogue import SYSTEM, Catalogue, MetricEntry, TagEntry, database_of, databases, visible
 from deepflow.query.constants import constant, numeric
@@ -26,7 +26,18 @@ _TAG_COLUMNS = (
     "name", "client_name", "server_name", "display_name", "type", "enum_file", "category", "operators", "permissions", "description",
     "related_tag", "deprecated", "not_supported_operators", "table",
 )  # fmt: skip
-_METRIC_COLUMNS = ("name", "is_agg", "display_name", "unit", "type", "category", "operators", "permissions", "table", "description")
+_METRIC_COLUMNS = (
+    "name",
+    "is_agg",
+    "display_name",
+    "unit",
+    "type",
+    "category",
+    "operators",
+    "permissions",
+    "table",
+    "description",
+)
 _FUNCTION_COLUMNS = ("name", "type", "support_metric_types", "unit", "additional_param_count", "description")
 _COMPARE = ["=", "!=", "<", "<=", ">", ">=", "IN", "NOT IN"]
 _TEXT = ["=", "!=", "IN", "NOT IN", "LIKE", "NOT LIKE", "REGEXP", "NOT REGEXP"]
@@ -70,9 +81,18 @@ def show(schema: Schema, tokens: list[Token], db: str) -> Shown:
     if what == "metrics" and lower[2:3] == ["functions"]:
         _nothing_after(tokens, 3)
         return _functions()
-    rule = {"databases": _databases, "tables": _tables, "tags": _tags, "metrics": _metrics, "language": _language, "all_enum_tags": _enums}.get(what)
+    rule = {
+        "databases": _databases,
+        "tables": _tables,
+        "tags": _tags,
+        "metrics": _metrics,
+        "language": _language,
+        "all_enum_tags": _enums,
+    }.get(what)
     if rule is None:
-        raise QueryError("SHOW knows databases, tables, tags, metrics, metrics functions, tag X values from t, enum X values, all_enum_tags and language.")
+        raise QueryError(
+            "SHOW knows databases, tables, tags, metrics, metrics functions, tag X values from t, enum X values, all_enum_tags and language."
+        )
     return rule(schema, _clauses(tokens[2:]), db)
 
 
@@ -106,16 +126,26 @@ def _clauses(tokens: list[Token]) -> _Clauses:
         if cut == 1 or cut > 6:
             raise QueryError("FROM in a SHOW takes the name of one table.")
         tokens = tokens[cut:]
-    head = [Token(TokenType.SELECT, "SELECT"), Token(TokenType.NUMBER, "1"), Token(TokenType.FROM, "FROM"), Token(TokenType.VAR, "t")]
+    head = [
+        Token(TokenType.SELECT, "SELECT"),
+        Token(TokenType.NUMBER, "1"),
+        Token(TokenType.FROM, "FROM"),
+        Token(TokenType.VAR, "t"),
+    ]
     select = parse("", [*head, *tokens]).select
     origin = select.args["from_"].this
     if not isinstance(origin, exp.Table) or origin.alias or any(select.args.get(part) for part in ("group", "having")):
         raise QueryError("SHOW takes FROM, WHERE, ORDER BY, LIMIT and OFFSET.")
     where, order, limit, offset = (select.args.get(part) for part in ("where", "order", "limit", "offset"))
-    numbers = [int(numeric(part.expression)) if part is not None else default for part, default in ((limit, _LIMIT), (offset, 0))]
+    numbers = [
+        int(numeric(part.expression)) if part is not None else default
+        for part, default in ((limit, _LIMIT), (offset, 0))
+    ]
     if not 0 <= numbers[0] <= _LIMIT or not 0 <= numbers[1] <= 10**9:
         raise QueryError(f"LIMIT of a SHOW is at most {_LIMIT}.")
-    return _Clauses(name, where.this if where is not None else None, order.expressions if order is not None else (), *numbers)
+    return _Clauses(
+        name, where.this if where is not None else None, order.expressions if order is not None else (), *numbers
+    )
 
 
 def _holds(node: Expression, row: dict[str, Any]) -> bool:
@@ -139,7 +169,7 @@ def _holds(node: Expression, row: dict[str, Any]) -> bool:
         return any(cell == str(constant(value)) for value in node.expressions)
     wanted = str(constant(node.expression))
     if isinstance(node, exp.Like):
-        return _matches(cell.lower(), wildcard(wanted).lower().split("%"))
+        return _matches(cell.lower(), wildcard(wanted).lower().split("%")) != bool(node.args.get("negate"))
     return (cell == wanted) == isinstance(node, exp.EQ)
 
 
@@ -166,9 +196,15 @@ def _tables(schema: Schema, clauses: _Clauses, db: str) -> Shown:
     database = database_of(schema, db)
     if database == SYSTEM and clauses.where is None:
         names = exp.select(_as(column("virtual_table_name"), "name"), _as(call("emptyArrayString"), "datasources"))
-        names = names.from_(table(SYSTEM, SYSTEM)).group_by(column("name")).order_by(column("name")).limit(clauses.limit)
+        names = (
+            names.from_(table(SYSTEM, SYSTEM)).group_by(column("name")).order_by(column("name")).limit(clauses.limit)
+        )
         return Shown(("name", "datasources"), sql=sql_of(names))
-    rows = [(one.name, [name for name in one.precisions if name]) for one in visible(schema) if database in {"", one.database}]
+    rows = [
+        (one.name, [name for name in one.precisions if name])
+        for one in visible(schema)
+        if database in {"", one.database}
+    ]
     return clauses.page(rows, ("name", "datasources"))
 
 
@@ -214,7 +250,10 @@ def _metric_row(catalogue: Catalogue, metric: MetricEntry) -> tuple[Any, ...]:
 
 
 def _functions() -> Shown:
-    rows = [(one.name, one.kind, sorted(one.metric_types), one.unit, one.arguments, one.description) for one in FUNCTIONS.values()]
+    rows = [
+        (one.name, one.kind, sorted(one.metric_types), one.unit, one.arguments, one.description)
+        for one in FUNCTIONS.values()
+    ]
     return Shown(_FUNCTION_COLUMNS, rows)
 
 
@@ -259,15 +298,23 @@ def _tag_values(schema: Schema, name: str, clauses: _Clauses, db: str) -> Shown:
         conditions.append(FilterCompiler(catalogue, None, aliases).condition(clauses.where))
     stored = catalogue.table.stored_name(suffix or list(catalogue.table.precisions)[-1])
     query = exp.select(_as(value, "value"), _as(call("toString", value), "display_name"))
-    query = query.from_(table(catalogue.table.database, stored)).where(all_of(conditions)).group_by(column("value"), column("display_name"))
-    query = query.order_by(*(_order(clauses) or [exp.Ordered(this=call("count"), desc=True), exp.Ordered(this=column("value"))]))
+    query = (
+        query.from_(table(catalogue.table.database, stored))
+        .where(all_of(conditions))
+        .group_by(column("value"), column("display_name"))
+    )
+    query = query.order_by(
+        *(_order(clauses) or [exp.Ordered(this=call("count"), desc=True), exp.Ordered(this=column("value"))])
+    )
     return Shown(columns, sql=sql_of(query.limit(clauses.limit).offset(clauses.offset)))
 
 
 def _resource_values(entry: TagEntry, clauses: _Clauses) -> str:
     dictionary = _DICTIONARIES.get(entry.base)
     identity = column("id" if dictionary else "deviceid")
-    query = exp.select(_as(identity, "value"), _as(column("name"), "display_name")).from_(table("flow_tag", dictionary or "device_map"))
+    query = exp.select(_as(identity, "value"), _as(column("name"), "display_name")).from_(
+        table("flow_tag", dictionary or "device_map")
+    )
     conditions: list[Expression] = []
     if not dictionary:
         kinds = [number(kind) for kind in AUTO_TYPES if entry.base == "auto_instance" or kind != 10]
@@ -302,6 +349,8 @@ def _named(node: Expression, entry: TagEntry, identity: Expression) -> Expressio
     if operator is None:
         raise QueryError(f'"{shown(node.sql())}" is not a condition that SHOW understands.')
     value = constant(node.expression)
+    if node.args.get("negate"):
+        return exp.Not(this=exp.Paren(this=condition(operator, value)))
     return exp.Not(this=exp.Paren(this=condition("=", value))) if operator == "!=" else condition(operator, value)
 
 

@@ -114,7 +114,13 @@ def _stored(catalogue: Catalogue, entry: TagEntry) -> Tag:
     if declared_type.startswith("DateTime64"):
         micros: Show = lambda keys: call("toUnixTimestamp64Micro", keys[0])  # noqa: E731
         return Tag(
-            entry.name, entry.kind, (stored,), micros, _micros_filter(entry.name, stored), call("isNotNull", stored), unit="us"
+            entry.name,
+            entry.kind,
+            (stored,),
+            micros,
+            _micros_filter(entry.name, stored),
+            call("isNotNull", stored),
+            unit="us",
         )
     if entry.enum is not None:
         condition = enum_filter(catalogue, entry.enum, stored)
@@ -123,7 +129,14 @@ def _stored(catalogue: Catalogue, entry: TagEntry) -> Tag:
     else:
         condition = number_filter(entry.name, stored)
     return Tag(
-        entry.name, entry.kind, (stored,), first, condition, _exists(stored, declared_type), unit=entry.unit, enum=entry.enum
+        entry.name,
+        entry.kind,
+        (stored,),
+        first,
+        condition,
+        _exists(stored, declared_type),
+        unit=entry.unit,
+        enum=entry.enum,
     )
 
 
@@ -185,7 +198,9 @@ def _auto(catalogue: Catalogue, entry: TagEntry) -> Tag:
 
     def show(keys: Sequence[Expression]) -> Expression:
         shown_by_address = is_in(keys[0], [number(one) for one in ADDRESS_TYPES])
-        return either(shown_by_address, _address_text(keys[2]), _dict_get("device_map", "name", _device(keys[0], keys[1])))
+        return either(
+            shown_by_address, _address_text(keys[2]), _dict_get("device_map", "name", _device(keys[0], keys[1]))
+        )
 
     def icon(keys: Sequence[Expression]) -> Expression:
         return _dict_get("device_map", "icon_id", _device(keys[0], keys[1]))
@@ -196,7 +211,9 @@ def _auto(catalogue: Catalogue, entry: TagEntry) -> Tag:
         return call("transform", keys[0], values, names, text(""))
 
     exists = call("notEquals", identity, number(0))
-    return Tag(entry.name, entry.kind, (kind, identity, address), show, condition, exists, icon=icon, node_type=node_type)
+    return Tag(
+        entry.name, entry.kind, (kind, identity, address), show, condition, exists, icon=icon, node_type=node_type
+    )
 
 
 def _ip(catalogue: Catalogue, entry: TagEntry) -> Tag:
@@ -242,7 +259,11 @@ def _ip_filter(suffix: str) -> Filter:
         if low == high:
             return all_of([same_family, compare("=", stored, call(convert, text(low)))])
         return all_of(
-            [same_family, compare(">=", stored, call(convert, text(low))), compare("<=", stored, call(convert, text(high)))]
+            [
+                same_family,
+                compare(">=", stored, call(convert, text(low))),
+                compare("<=", stored, call(convert, text(high))),
+            ]
         )
 
     return condition
@@ -315,7 +336,9 @@ _UNSUPPORTED_IN_RE2 = re.compile(r"\(\?(=|!|<=|<!|P=)|\\[1-9]")
 
 def _pattern(pattern: str) -> str:
     if "\0" in pattern or _UNSUPPORTED_IN_RE2.search(pattern):
-        raise QueryError(f'The pattern "{shown(pattern)}" is not a regular expression of RE2 (no look-around, no back reference).')
+        raise QueryError(
+            f'The pattern "{shown(pattern)}" is not a regular expression of RE2 (no look-around, no back reference).'
+        )
     return pattern
 
 
@@ -386,9 +409,13 @@ def enum_filter(catalogue: Catalogue, enum: str, stored: Expression) -> Filter:
             return any_of([direct, is_in(stored, [text(str(value)) for value in values])]) if values else direct
         if isinstance(wanted, str) and not _is_integer(wanted):
             if operator != "=":
-                raise QueryError(f'Names such as "{shown(wanted)}" are compared with = and !=, numbers also with < and >.')
+                raise QueryError(
+                    f'Names such as "{shown(wanted)}" are compared with = and !=, numbers also with < and >.'
+                )
             known = [value for value, name in names.items() if name.lower() == wanted.lower()]
-            return is_in(stored, [number(int(value)) for value in known]) if known else compare("=", number(0), number(1))
+            return (
+                is_in(stored, [number(int(value)) for value in known]) if known else compare("=", number(0), number(1))
+            )
         return compare(operator, stored, number(as_number(enum, wanted)))
 
     return condition
@@ -403,9 +430,7 @@ def enum_name(catalogue: Catalogue, enum: str, value: Expression) -> Expression:
     names = enum_names(catalogue, enum)
     if all(isinstance(one, int) for one in names):
         key = call("tuple", text(enum), call("toUInt64", value))
-        return call(
-            "dictGetOrDefault", text("flow_tag.int_enum_map"), text("name_en"), key, call("toString", value)
-        )
+        return call("dictGetOrDefault", text("flow_tag.int_enum_map"), text("name_en"), key, call("toString", value))
     key = call("tuple", text(enum), call("toString", value))
     return call("dictGetOrDefault", text("flow_tag.string_enum_map"), text("name_en"), key, call("toString", value))
 
