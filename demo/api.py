@@ -1,6 +1,7 @@
 """The shop's API: one thread a connection, blocking clients, pools opened at the start.
 
-Paths: /order/ID (Redis, cart, MariaDB), /item/ID (Redis, on a miss MariaDB), /slow[/ID]?ms=&at=, /fail[/ID]?at=. ID is any word of letters, digits, "-" and "_".
+Paths: /order/ID (Redis, cart, MariaDB), /item/ID (Redis, on a miss MariaDB), /slow[/ID]?ms=&at=,
+/fail[/ID]?at=. ID is any word of letters, digits, "-" and "_".
 With SHOP_TRUTH_DIR set, a line of JSON a request says which calls it made.
 """
 

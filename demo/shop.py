@@ -3,7 +3,8 @@
     nginx → api (Python) → Redis, MariaDB
                          → cart (Node) → stock (Go)
 
-Everything the shop writes lies in one run directory; its processes live on loopback in a network namespace of their own (root) or on this machine's loopback.
+Everything the shop writes lies in one run directory; its processes live on loopback
+in a network namespace of their own (root) or on this machine's loopback.
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ class Shop:
         self.see_start_times()
 
     def see_start_times(self) -> None:
-        """nsenter replaces itself, so pids stay; start times are those of the fork and stay too. Workers of nginx are noted as well."""
+        """Notes the workers of nginx as well; nsenter replaces itself, so the pids of the others stay."""
         master = next(one["pid"] for one in self.processes if one["name"] == "nginx")
         children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         for pid in map(int, children):

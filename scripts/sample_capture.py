@@ -1,4 +1,7 @@
-"""Writes a capture file with one HTTP/1.1 exchange (GET /sample → 200) on loopback addresses. Usage: sample_capture.py FILE."""
+"""Writes a capture file with one HTTP/1.1 exchange (GET /sample → 200) on loopback addresses.
+
+Usage: sample_capture.py FILE
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's way through the page: map → edge → request → flame graph; each step is kept as a picture in docs/images."""
+"""A person's way through the page: map → edge → request → flame graph; each step leaves a picture."""
 
 from __future__ import annotations
 
