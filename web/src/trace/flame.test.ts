@@ -85,6 +85,9 @@ test('network spans are named by the observation point and grey', () => {
   expect(callInfo(network.span, network.kind)).toBe('Server NIC');
   expect(spanColour(network, colours)).toBe(GREY);
   expect(callInfo(trace[0] as Span, 'S')).toBe('HTTP GET /a?x=1');
+  expect(callInfo(span(9, -1, 0, 1, { l7_protocol_str: 'Redis', request_resource: 'GET cart:1' }), 'S')).toBe(
+    'Redis GET cart:1',
+  );
 });
 
 test('every service has its own colour, the same for any order of the services', () => {

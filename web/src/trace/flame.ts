@@ -72,7 +72,9 @@ export function flameGraph(spans: readonly Span[]): FlameGraph {
 /** A network span is named by where it was seen, all others by what was called. */
 export function callInfo(span: Span, kind: SpanKind): string {
   if (kind === 'N') return observationPointName(span.tap_side);
-  const called = [span.l7_protocol_str, span.request_type, span.request_resource].filter((word) => word).join(' ');
+  // The resource of Redis and SQL is the whole command: its verb is not said twice.
+  const verb = span.request_resource.startsWith(`${span.request_type} `) ? '' : span.request_type;
+  const called = [span.l7_protocol_str, verb, span.request_resource].filter((word) => word).join(' ');
   return called || span.endpoint || 'call';
 }
 
