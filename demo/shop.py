@@ -235,7 +235,8 @@ class Shop:
     def prepare_mariadb(self, user: str) -> list[str]:
         folder = self.run / "mariadb"
         common = [
-            "--no-defaults", f"--user={user}", f"--datadir={folder}", "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--innodb-flush-method=nosync",
+            "--no-defaults", f"--user={user}", f"--datadir={folder}", "--innodb-log-file-size=4M",
+            "--innodb-buffer-pool-size=16M", "--innodb-flush-method=nosync",
             "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--character-set-server=utf8mb4",
         ]  # fmt: skip
         with (self.run / "mariadb.log").open("ab") as log:
@@ -251,8 +252,10 @@ class Shop:
                 [program("mariadbd"), *common, "--bootstrap"], input=schema, check=True, stdout=log, stderr=log
             )
         return [
-            program("mariadbd"), *common, "--bind-address=127.0.0.1", f"--port={self.ports['MARIADB']}", f"--socket={self.socket_path()}",
-            f"--pid-file={self.run / 'mariadb.pid'}", "--skip-name-resolve", "--thread-handling=one-thread-per-connection",
+            program("mariadbd"), *common, "--bind-address=127.0.0.1", f"--port={self.ports['MARIADB']}",
+            f"--socket={self.socket_path()}",
+            f"--pid-file={self.run / 'mariadb.pid'}", "--skip-name-resolve",
+            "--thread-handling=one-thread-per-connection",
         ]  # fmt: skip
 
     def socket_path(self) -> Path:
@@ -321,7 +324,8 @@ def command_up(run: Path, options: argparse.Namespace) -> None:
         )
     if netns and Path(f"/run/netns/{netns}").exists():
         fail(
-            f"the network namespace {netns} is there already; choose another with --netns, or delete it with: ip netns del {netns}"
+            f"the network namespace {netns} is there already; choose another with --netns, "
+            f"or delete it with: ip netns del {netns}"
         )
     truth = os.environ.get("SHOP_TRUTH_DIR", "")
     shop = Shop(run, netns, dict(FIXED_PORTS) if netns else free_ports(), str(Path(truth).resolve()) if truth else "")

@@ -1,6 +1,7 @@
 """Sends requests to the shop, each with a path of its own, over one kept connection a worker; prints a summary.
 
-With SHOP_TRUTH_DIR set, a line of JSON a request goes to client.jsonl: path, status, start and end as the client saw them.
+With SHOP_TRUTH_DIR set, a line of JSON a request goes to client.jsonl:
+path, status, start and end as the client saw them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MIX = ("order", "item", "item", "order", "static", "item", "order", "slow", "ite
 
 
 def paths(options: argparse.Namespace) -> Iterator[str]:
-    """Path after path. Ids are PREFIX-NUMBER; "mixed" asks for most things twice as an item, so that Redis hits and misses both occur."""
+    """Path after path. Ids are PREFIX-NUMBER; "mixed" asks for items more than once, so that Redis hits and misses occur."""
     for number in itertools.count():
         ident = f"{options.prefix}-{number}"
         kind = MIX[number % len(MIX)] if options.kind == "mixed" else options.kind
@@ -156,7 +157,8 @@ def main() -> None:
     else:
         statuses = ", ".join(f"{count} × {status}" for status, count in result["statuses"].items())
         print(
-            f"shop: {result['requests']} requests in {result['seconds']} s ({statuses}), median {result['median_us'] / 1000:.1f} ms, slowest {result['max_us'] / 1000:.1f} ms"
+            f"shop: {result['requests']} requests in {result['seconds']} s ({statuses}), "
+            f"median {result['median_us'] / 1000:.1f} ms, slowest {result['max_us'] / 1000:.1f} ms"
         )
     if any(one["error"] for one in traffic.results):
         raise SystemExit(1)
