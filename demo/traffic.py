@@ -22,7 +22,7 @@ MIX = ("order", "item", "item", "order", "static", "item", "order", "slow", "ite
 
 
 def paths(options: argparse.Namespace) -> Iterator[str]:
-    """Path after path. Ids are PREFIX-NUMBER; "mixed" asks for items more than once, so that Redis hits and misses occur."""
+    """Path after path. Ids are PREFIX-NUMBER; "mixed" asks for items more than once, so that Redis hits and misses."""
     for number in itertools.count():
         ident = f"{options.prefix}-{number}"
         kind = MIX[number % len(MIX)] if options.kind == "mixed" else options.kind
