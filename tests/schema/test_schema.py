@@ -1,0 +1,67 @@
+"""The declaration is read strictly, and what is generated from it is current."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from deepflow.schema import SchemaError, load
+from deepflow.schema.__main__ import PAGE
+from deepflow.schema.docs import reference
+from deepflow.schema.reading import schema_directory
+
+
+def changed(tmp_path: Path, file: str, old: str, new: str) -> Path:
+    folder = tmp_path / "schema"
+    shutil.copytree(schema_directory(), folder)
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1))
+    return folder
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(load()), "run python -m deepflow.schema docs"
+
+
+def test_sides_become_two_columns_and_tags() -> None:
+    table = load().tables["flow_log.l7_flow_log"]
+    assert [table.column[f"ip4_{side}"].side for side in (0, 1)] == [0, 1]
+    assert {tag.name for tag in table.tags if tag.base == "auto_service"} == {"auto_service_0", "auto_service_1"}
+
+
+def test_wire_schema_has_sent_columns_in_order_with_their_arrow_types() -> None:
+    tables = load().wire_tables()
+    assert set(tables) == {"l7_flow_log", "application.1s", "application_map.1s", "deepflow_system"}
+    wire = tables["application.1s"][0].wire_schema()
+    assert wire.names[:3] == ["time", "process_id", "ip4"]
+    assert wire.field("ip6").type == pa.binary(16)
+    log = tables["l7_flow_log"][0].wire_schema()
+    assert log.field("start_time").type == pa.timestamp("us", tz="UTC")
+    assert log.field("response_code").nullable
+    assert "_batch" not in log.names
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "sentence"),
+    [
+        ("l7_flow_log.yaml", "kind: log ", "knd: log ", "unknown key 'knd'"),
+        (
+            "l7_flow_log.yaml",
+            "{name: flow_id, type: UInt64,",
+            "{name: flow_id, type: UInt65,",
+            "unknown column type 'UInt65'",
+        ),
+        ("l7_flow_log.yaml", "enum: response_status", "enum: response_stat", "enums.yaml has no 'response_stat'"),
+        ("l7_flow_log.yaml", "{name: flow_id,", "{name: _id,", "column '_id' is declared twice"),
+        ("l7_flow_log.yaml", "order_by: [time,", "order_by: [tme,", "order_by names the unknown column 'tme'"),
+        ("application.yaml", "ttl_hours: 24", "ttl_hours: 0", "precision 1s: ttl_hours must be a positive number"),
+        ("application.yaml", "numerator: rrt_sum", "numerator: rtt_sum", "unknown 'rtt_sum'"),
+        ("enums.yaml", 'bool: {0: "No"', "bool: {0: No", "put names that YAML reads as true or false in quotes"),
+        ("trace_key.yaml", "database: flow_log", "database: [", "cannot be read"),
+    ],
+)
+def test_what_is_not_understood_is_named(tmp_path: Path, file: str, old: str, new: str, sentence: str) -> None:
+    with pytest.raises(SchemaError, match=sentence):
+        load(changed(tmp_path, file, old, new))
