@@ -89,7 +89,11 @@ def test_sql_that_is_wrong(sql: str, deepflow_server: Callable[..., Running]) ->
 
 def test_a_batch_that_is_no_arrow_stream(deepflow_server: Callable[..., Running]) -> None:
     url = deepflow_server().url
-    headers = {"X-DeepFlow-Agent": "1", "X-DeepFlow-Batch": "00000000000000aa", "X-DeepFlow-Attempt": "1"}
+    names = ("name", "machine_id", "boot_id", "kernel", "version")
+    agent = dict.fromkeys(names, "test") | {"ip": "127.0.0.1"}
+    registered = httpx.post(f"{url}/v1/agent/register", json=agent, trust_env=False, timeout=60)
+    number = str(registered.json()["agent_id"])
+    headers = {"X-DeepFlow-Agent": number, "X-DeepFlow-Batch": "00000000000000aa", "X-DeepFlow-Attempt": "1"}
 
     answer = httpx.post(
         f"{url}/v1/ingest/l7_flow_log", content=b"nonsense", headers=headers, trust_env=False, timeout=60
