@@ -63,6 +63,8 @@ def compile_select(schema: Schema, statement: Statement, db: str, precision: str
     """
     select = statement.select
     source_name = _table_name(select)
+    if not select.expressions:
+        raise QueryError("The query selects nothing; name tags or metrics after SELECT.")
     items = [_item(node) for node in select.expressions]
     group = select.args.get("group")
     groups = list(group.expressions) if group is not None else []

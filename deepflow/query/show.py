@@ -22,6 +22,8 @@ from deepflow.schema import Schema
 
 Read = Callable[[str], pa.Table]
 _LIMIT = 10_000
+_LONGEST_NAME = 24
+"""Words in which the name of a tag ends; `attribute.a.b` are five."""
 _TAG_COLUMNS = (
     "name", "client_name", "server_name", "display_name", "type", "enum_file", "category", "operators", "permissions", "description",
     "related_tag", "deprecated", "not_supported_operators", "table",
@@ -73,8 +75,9 @@ def show(schema: Schema, tokens: list[Token], db: str) -> Shown:
     words = [token.text for token in tokens]
     lower = [word.lower() for word in words]
     what = lower[1] if len(lower) > 1 else ""
-    if what == "tag" and len(words) > 3 and lower[3] == "values":
-        return _tag_values(schema, words[2], _clauses(tokens[4:]), db)
+    if what == "tag" and "values" in lower[3:_LONGEST_NAME]:
+        at = lower.index("values", 3)
+        return _tag_values(schema, "".join(words[2:at]), _clauses(tokens[at + 1 :]), db)
     if what == "enum" and len(words) > 3 and lower[3] == "values":
         _nothing_after(tokens, 4)
         return _enum_values(schema, words[2])

@@ -52,7 +52,10 @@ def _table(shape: pa.Schema, given: dict[str, Any], count: int) -> pa.Table:
 
 
 def _fill(store: Store, dictionary: Dictionary, rows: list[dict[str, Any]]) -> None:
-    filled = [{**{field.name: "" if field.type == pa.utf8() else 0 for field in dictionary.arrow_schema()}, **row} for row in rows]
+    filled = [
+        {**{field.name: "" if field.type == pa.utf8() else 0 for field in dictionary.arrow_schema()}, **row}
+        for row in rows
+    ]
     store.insert(dictionary.rows_table, pa.Table.from_pylist(filled, schema=dictionary.arrow_schema()))
     reload(store, dictionary)
 
@@ -133,7 +136,11 @@ def filled(schema: Schema, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "metrics_float_values": [[10.0, 2.0], [30.0], [7.0]],
     }  # fmt: skip
     store.insert("deepflow_system.deepflow_system", _table(system, own, 3))
-    _fill(store, DEVICE, [{"devicetype": 120, "deviceid": key, "name": name, "icon_id": 9} for key, name in SERVICES.items()])
+    _fill(
+        store,
+        DEVICE,
+        [{"devicetype": 120, "deviceid": key, "name": name, "icon_id": 9} for key, name in SERVICES.items()],
+    )
     _fill(store, HOST, [{"id": 1, "name": "node-1"}])
     _fill(store, VTAP, [{"id": 1, "name": "agent-one"}, {"id": 2, "name": "agent-two"}])
     _fill(store, GPROCESS, [{"id": 5, "name": "python:1"}])

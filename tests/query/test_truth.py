@@ -65,28 +65,60 @@ def test_counters_of_meters_are_summed_per_second_first(ask: Ask, rows: Rows) ->
     total = values.sum()
     assert_allclose(
         found,
-        [values.max(), 0, values.mean(), total / SECONDS, total, np.percentile(values, 90), values.std(), total / SECONDS, total / SECONDS, 3000],
+        [
+            values.max(),
+            0,
+            values.mean(),
+            total / SECONDS,
+            total,
+            np.percentile(values, 90),
+            values.std(),
+            total / SECONDS,
+            total / SECONDS,
+            3000,
+        ],
     )
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(ask: Ask) -> None:
-    names = ("Avg(rrt)", "Max(rrt)", "Min(rrt)", "Percentile(rrt_max, 95)", "Avg(rrt_max)", "Uniq(auto_service)", "Sum(response)", "Last(rrt_max)", "Avg(direction_score)")
-    alone = [ask.one(f"SELECT {name} FROM application WHERE {RANGE}", "flow_metrics") for name in names if name != "Last(rrt_max)"]
+    names = (
+        "Avg(rrt)",
+        "Max(rrt)",
+        "Min(rrt)",
+        "Percentile(rrt_max, 95)",
+        "Avg(rrt_max)",
+        "Uniq(auto_service)",
+        "Sum(response)",
+        "Last(rrt_max)",
+        "Avg(direction_score)",
+    )
+    alone = [
+        ask.one(f"SELECT {name} FROM application WHERE {RANGE}", "flow_metrics")
+        for name in names
+        if name != "Last(rrt_max)"
+    ]
     (beside,) = ask(f"SELECT {', '.join(names)}, Max(request) FROM application WHERE {RANGE}", "flow_metrics").values
     assert_allclose([value for name, value in zip(names, beside, strict=False) if name != "Last(rrt_max)"], alone)
 
 
 def test_delay_of_meters_is_sum_by_count(ask: Ask, rows: Rows) -> None:
     meters = rows.meters
-    assert ask.one("SELECT Avg(rrt) FROM application", "flow_metrics") == pytest.approx(meters["rrt_sum"].sum() / meters["rrt_count"].sum())
+    assert ask.one("SELECT Avg(rrt) FROM application", "flow_metrics") == pytest.approx(
+        meters["rrt_sum"].sum() / meters["rrt_count"].sum()
+    )
     measured = meters["rrt_max"][meters["rrt_max"] > 0]
     assert ask.one("SELECT Avg(rrt_max) FROM application", "flow_metrics") == pytest.approx(measured.mean())
 
 
 def test_ratio_of_meters(ask: Ask, rows: Rows) -> None:
-    error, response = _slots(rows.meters["time"], rows.meters["error"]), _slots(rows.meters["time"], rows.meters["response"])
+    error, response = (
+        _slots(rows.meters["time"], rows.meters["error"]),
+        _slots(rows.meters["time"], rows.meters["response"]),
+    )
     ratios = np.array([100 * min(error[second] / response[second], 1) for second in error if response[second] > 0])
-    (found,) = ask("SELECT Avg(error_ratio) AS a, AAvg(error_ratio) AS b, Max(error_ratio) AS c FROM application", "flow_metrics").values
+    (found,) = ask(
+        "SELECT Avg(error_ratio) AS a, AAvg(error_ratio) AS b, Max(error_ratio) AS c FROM application", "flow_metrics"
+    ).values
     assert_allclose(found, [100 * sum(error.values()) / sum(response.values()), ratios.mean(), ratios.max()])
 
 
@@ -128,15 +160,20 @@ def test_fill_gives_every_series_every_interval(ask: Ask, rows: Rows, fill: str,
 
 
 def test_without_fill_empty_intervals_are_absent(ask: Ask) -> None:
-    answer = ask(f"SELECT time(time, 60, 1, none) AS toi, Sum(request) AS s FROM l7_flow_log WHERE time >= {START - 600} GROUP BY toi")
+    answer = ask(
+        f"SELECT time(time, 60, 1, none) AS toi, Sum(request) AS s FROM l7_flow_log WHERE time >= {START - 600} GROUP BY toi"
+    )
     assert min(row[0] for row in answer.values) == START
 
 
 def test_slimit_keeps_whole_series(ask: Ask, rows: Rows) -> None:
     answer = ask(
-        f"SELECT time(time, 60) AS toi, auto_service, Sum(request) AS s FROM application.1s WHERE {RANGE} GROUP BY toi, auto_service SLIMIT 1", "flow_metrics"
+        f"SELECT time(time, 60) AS toi, auto_service, Sum(request) AS s FROM application.1s WHERE {RANGE} GROUP BY toi, auto_service SLIMIT 1",
+        "flow_metrics",
     )
-    totals = {name: rows.meters["request"][rows.meters["auto_service_id"] == key].sum() for key, name in SERVICES.items()}
+    totals = {
+        name: rows.meters["request"][rows.meters["auto_service_id"] == key].sum() for key, name in SERVICES.items()
+    }
     best = max(totals, key=lambda name: totals[name])
     assert {row[1] for row in answer.values} == {best} and len(answer.values) == 10
     assert sum(row[2] for row in answer.values) == totals[best]
@@ -190,7 +227,9 @@ def test_filters_keep_the_right_rows(ask: Ask, rows: Rows, where: str) -> None:
 
 
 def test_rows_are_translated_after_they_are_cut(ask: Ask, rows: Rows) -> None:
-    answer = ask("SELECT _id, toString(_id) AS t, time, start_time, ip_0, agent, Enum(l7_protocol) AS p, is_tls FROM l7_flow_log ORDER BY _id DESC LIMIT 2 OFFSET 1")
+    answer = ask(
+        "SELECT _id, toString(_id) AS t, time, start_time, ip_0, agent, Enum(l7_protocol) AS p, is_tls FROM l7_flow_log ORDER BY _id DESC LIMIT 2 OFFSET 1"
+    )
     last = len(rows.log["time"]) - 2
     log, first = rows.log, answer.values[0]
     agents, protocols = {1: "agent-one", 2: "agent-two"}, {20: "HTTP", 80: "Redis", 120: "DNS"}
@@ -203,42 +242,61 @@ def test_rows_are_translated_after_they_are_cut(ask: Ask, rows: Rows) -> None:
 
 def test_star_and_order_by_name(ask: Ask) -> None:
     answer = ask("SELECT * FROM l7_flow_log LIMIT 3")
-    assert {"auto_service_1", "response_duration", "ip_0", "attribute"} <= set(answer.columns) and len(answer.values) == 3
+    assert {"auto_service_1", "response_duration", "ip_0", "attribute"} <= set(answer.columns) and len(
+        answer.values
+    ) == 3
     names = [row[0] for row in ask("SELECT auto_service_1 FROM l7_flow_log ORDER BY auto_service_1 LIMIT 5000").values]
     assert names == sorted(names) and len(names) == 4000
 
 
 def test_tag_functions(ask: Ask, rows: Rows) -> None:
     values, counts = np.unique(rows.log["endpoint"][rows.log["endpoint"] != ""], return_counts=True)
-    answer = ask("SELECT TopK(endpoint, 2) AS top, Uniq(ip_0) AS u, countDistinct(endpoint, agent) AS d, Any(agent) AS a FROM l7_flow_log")
+    answer = ask(
+        "SELECT TopK(endpoint, 2) AS top, Uniq(ip_0) AS u, countDistinct(endpoint, agent) AS d, Any(agent) AS a FROM l7_flow_log"
+    )
     assert answer.columns == ["top", "counts_top", "u", "d", "a"]
     (found,) = answer.values
     best = np.argsort(-counts)[:2]
     assert found[:4] == [values[best].tolist(), counts[best].tolist(), 8, 8]
     assert found[4] in {"agent-one", "agent-two"}
-    types = ask("SELECT auto_service_1, node_type(auto_service_1) AS n, icon_id(auto_service_1) AS i FROM l7_flow_log GROUP BY auto_service_1")
+    types = ask(
+        "SELECT auto_service_1, node_type(auto_service_1) AS n, icon_id(auto_service_1) AS i FROM l7_flow_log GROUP BY auto_service_1"
+    )
     assert {row[0]: row[1:] for row in types.values}["shop-api"] == ["gprocess", 9]
     assert {row[0]: row[1:] for row in types.values}["10.1.0.0"] == ["ip", 0]
 
 
 def test_arithmetic_is_null_safe(ask: Ask) -> None:
-    (found,) = ask("SELECT Sum(request)/(Sum(error)-Sum(error)) AS a, Percentage(Sum(error), Sum(request)) AS b, (Max(request)+1)*2 AS c, -Sum(log_count) AS d FROM l7_flow_log").values
+    (found,) = ask(
+        "SELECT Sum(request)/(Sum(error)-Sum(error)) AS a, Percentage(Sum(error), Sum(request)) AS b, (Max(request)+1)*2 AS c, -Sum(log_count) AS d FROM l7_flow_log"
+    ).values
     assert found[0] is None and 0 < found[1] < 100 and found[2:] == [4, -4000]
 
 
 def test_own_counters(ask: Ask) -> None:
-    answer = ask("SELECT `tag.cpu` AS cpu, Sum(`metrics.rx`) AS rx, Sum(metrics.dropped) AS d FROM deepflow_agent_capture GROUP BY `tag.cpu` ORDER BY cpu", "deepflow_system")
+    answer = ask(
+        "SELECT `tag.cpu` AS cpu, Sum(`metrics.rx`) AS rx, Sum(metrics.dropped) AS d FROM deepflow_agent_capture GROUP BY `tag.cpu` ORDER BY cpu",
+        "deepflow_system",
+    )
     assert answer.values == [["0", 10.0, 2.0], ["1", 30.0, None]]
     assert ask.one(f"SELECT Max(metrics.rx) FROM deepflow_agent_capture WHERE time >= {START}", "deepflow_system") == 30
-    assert ask("SHOW TABLES", "deepflow_system").values == [["deepflow_agent_capture", []], ["deepflow_server_ingest", []]]
+    assert ask("SHOW TABLES", "deepflow_system").values == [
+        ["deepflow_agent_capture", []],
+        ["deepflow_server_ingest", []],
+    ]
 
 
 def test_data_precision_chooses_the_table(ask: Ask) -> None:
     for sql, precision in (("time(time, 60)", None), ("time(time, 1)", "1m")):
-        assert ask(f"SELECT {sql} AS t, Sum(request) AS s FROM application GROUP BY t", "flow_metrics", precision).values == []
+        assert (
+            ask(f"SELECT {sql} AS t, Sum(request) AS s FROM application GROUP BY t", "flow_metrics", precision).values
+            == []
+        )
     assert ask("SELECT Sum(request) AS s FROM `application.1m`", "flow_metrics").values[0][0] in {0, None}
 
 
 def test_no_rows_answer_null_not_nan(ask: Ask) -> None:
-    (found,) = ask("SELECT Avg(response_duration) AS a, Percentile(response_duration, 95) AS p, Stddev(response_duration) AS s FROM l7_flow_log WHERE time = 5").values
+    (found,) = ask(
+        "SELECT Avg(response_duration) AS a, Percentile(response_duration, 95) AS p, Stddev(response_duration) AS s FROM l7_flow_log WHERE time = 5"
+    ).values
     assert found == [None, None, None]
