@@ -115,7 +115,8 @@ def test_wrong_durations() -> None:
 
 def test_doctor_speaks_without_privileges() -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "deepflow.cli", "doctor", "--json"],
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+         sys.executable, "-m", "deepflow.cli", "doctor", "--json"],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     if os.geteuid() != 0 or "ermission denied" in done.stderr:
