@@ -4,6 +4,13 @@
 //! a time and says how many bytes of the stream the message takes; bytes that were not captured (beyond the
 //! capture length) or that a parser does not need (a body) are skipped by count, never copied.
 
+use std::sync::Arc;
+
+pub mod dns;
+pub mod http1;
+pub mod redis;
+pub mod trace_context;
+
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -64,7 +71,10 @@ pub struct Message {
 #[derive(Debug)]
 pub enum Step {
     /// A message that takes `consumed` bytes of the stream, which may be more than the window holds.
-    Message { consumed: u64, message: Box<Message> },
+    Message {
+        consumed: u64,
+        message: Box<Message>,
+    },
     /// Bytes that are no message of their own (a body chunk, a 100-continue, rows of a result).
     Skip(u64),
     /// The message goes on beyond the window; ask again when it has grown. When it cannot grow (bytes lost or not
@@ -86,6 +96,10 @@ pub trait Parser: Send {
     /// Bytes of this direction were lost: forget what depends on them. Returns how far into `window` the next
     /// recognisable message begins, if any.
     fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize>;
+
+    /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
+    /// differently on datagrams care.
+    fn transport(&mut self, _ip_protocol: u8) {}
 }
 
 /// How responses find their requests.
@@ -136,6 +150,20 @@ impl Default for ParserSettings {
     }
 }
 
+impl ParserSettings {
+    /// Are the values of this protocol masked?
+    pub fn masks(&self, protocol: &str) -> bool {
+        self.obfuscate_protocols
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(protocol))
+    }
+
+    /// `bytes` as text of at most `max_field` bytes.
+    pub fn text(&self, bytes: &[u8]) -> String {
+        clip(bytes, self.max_field)
+    }
+}
+
 /// A line of the registry.
 pub struct Protocol {
     /// DeepFlow's l7_protocol number; ours from 200 up.
@@ -148,10 +176,133 @@ pub struct Protocol {
     pub timeout_s: u32,
     /// Is this payload, the first seen of its direction, ours? `port` is the remote or local port that is not ephemeral, 0 unknown.
     pub check: fn(payload: &[u8], port: u16) -> Guess,
-    pub parser: fn(&std::sync::Arc<ParserSettings>) -> Box<dyn Parser>,
+    pub parser: fn(&Arc<ParserSettings>) -> Box<dyn Parser>,
     /// A paragraph for docs/protocols.md.
     pub doc: &'static str,
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[];
+pub static REGISTRY: &[Protocol] = &[http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+
+/// The registry's line of an id.
+pub fn by_id(id: u8) -> Option<&'static Protocol> {
+    REGISTRY.iter().find(|protocol| protocol.id == id)
+}
+
+/// What [`infer`] made of a payload.
+#[derive(Clone, Copy)]
+pub enum Inference {
+    Known(&'static Protocol, Role),
+    /// No protocol says yes, at least one could with more bytes.
+    Maybe,
+    Foreign,
+}
+
+/// Which protocol is this, the first payload seen of its direction, and which side wrote it?
+///
+/// `role_hint` is who wrote it if that is certain (the side that connected is the client); a protocol whose own
+/// reading contradicts it is passed over. `port` is the port that is not ephemeral, 0 unknown. `transport` is the
+/// IP protocol number.
+pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) -> Inference {
+    let mut result = Inference::Foreign;
+    for protocol in REGISTRY
+        .iter()
+        .filter(|protocol| protocol.transports.contains(&transport))
+    {
+        match (protocol.check)(payload, port) {
+            Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
+                return Inference::Known(protocol, role);
+            }
+            Guess::Maybe => result = Inference::Maybe,
+            Guess::Yes(_) | Guess::No => {}
+        }
+    }
+    result
+}
+
+/// The first `segments` segments of a path, without query and fragment; always begins with `/`.
+pub fn endpoint(path: &str, segments: usize) -> String {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let kept = match segments
+        .checked_sub(1)
+        .map(|last| inner.match_indices('/').nth(last))
+    {
+        None => "",
+        Some(Some((end, _))) => inner.get(..end).unwrap_or_default(),
+        Some(None) => inner,
+    };
+    format!("/{}", kept.trim_end_matches('/'))
+}
+
+/// At most `max` bytes of `bytes` as text; what is not UTF-8 becomes U+FFFD, a character cut by the bound is left out.
+pub fn clip(bytes: &[u8], max: usize) -> String {
+    let kept = bytes.get(..max).unwrap_or(bytes);
+    match std::str::from_utf8(kept) {
+        Ok(text) => text.to_owned(),
+        Err(error) if error.error_len().is_none() => {
+            String::from_utf8_lossy(kept.get(..error.valid_up_to()).unwrap_or_default())
+                .into_owned()
+        }
+        Err(_) => {
+            let mut text = String::from_utf8_lossy(kept).into_owned();
+            let end = text
+                .char_indices()
+                .map(|(at, _)| at)
+                .take_while(|&at| at <= max)
+                .last()
+                .unwrap_or(0);
+            if text.len() > max {
+                text.truncate(end);
+            }
+            text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_fold_paths() {
+        for (path, segments, expected) in [
+            ("", 2, "/"),
+            ("/", 2, "/"),
+            ("api/v1/users", 2, "/api/v1"),
+            ("/api/v1/users/123?query=456", 3, "/api/v1/users"),
+            ("/api?x=/a/b/c", 2, "/api"),
+            ("/api/", 2, "/api"),
+            ("/a/b/c", 0, "/"),
+            ("/a/b/c", 9, "/a/b/c"),
+        ] {
+            assert_eq!(endpoint(path, segments), expected, "{path} {segments}");
+        }
+    }
+
+    #[test]
+    fn clipping_keeps_whole_characters_and_the_bound() {
+        assert_eq!(clip("héllo".as_bytes(), 2), "h");
+        assert_eq!(clip("héllo".as_bytes(), 3), "hé");
+        assert_eq!(clip(b"a\xffb", 10), "a\u{fffd}b");
+        assert!(clip(&[0xff; 100], 10).len() <= 10);
+    }
+
+    #[test]
+    fn ids_and_names_are_unique() {
+        for (at, protocol) in REGISTRY.iter().enumerate() {
+            assert!(
+                !protocol.doc.is_empty() && !protocol.transports.is_empty(),
+                "{}",
+                protocol.name
+            );
+            for other in REGISTRY.iter().skip(at + 1) {
+                assert!(
+                    other.id != protocol.id && other.name != protocol.name,
+                    "{}",
+                    protocol.name
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112): heads are read, bodies are skipped by count.
+
+mod head;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use memchr::{memchr, memchr_iter, memmem};
+
+use super::{Guess, Pairing, Parser, ParserSettings, Protocol, Role, Step};
+use head::{Head, Line};
+
+pub const PROTOCOL: Protocol = Protocol {
+    id: 20,
+    name: "HTTP",
+    pairing: Pairing::Fifo,
+    transports: &[6],
+    timeout_s: 60,
+    check,
+    parser: |settings| Box::new(Http1::new(settings.clone())),
+    doc: "HTTP/1.0 and 1.1 (RFC 9112): pipelining, keep-alive, chunked bodies with trailers, responses until close. \
+          Interim responses (1xx) are skipped; after 101 or a successful CONNECT the connection is opaque. Trace ids \
+          are read from traceparent, sw8, sw6, sw3, b3, uber-trace-id and any header listed in the settings.",
+};
+
+/// Requests remembered while their responses are awaited; more are pipelined by nobody.
+const MAX_AWAITED: usize = 1024;
+/// A chunk-size line longer than this is no chunk-size line.
+const MAX_CHUNK_LINE: usize = 4096;
+/// Long enough a target to be sure without having seen the version.
+const SURE_TARGET: usize = 256;
+
+/// Methods by which HTTP is recognised; inside a known connection any token is a method.
+const METHODS: &[&[u8]] = &[
+    b"GET",
+    b"POST",
+    b"PUT",
+    b"HEAD",
+    b"DELETE",
+    b"OPTIONS",
+    b"PATCH",
+    b"CONNECT",
+    b"TRACE",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+    b"PURGE",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"CHECKOUT",
+    b"SUBSCRIBE",
+    b"UNSUBSCRIBE",
+    b"NOTIFY",
+    b"LINK",
+    b"UNLINK",
+    b"BIND",
+    b"QUERY",
+];
+
+/// What of the request decides how its response ends.
+#[derive(Clone, Copy, PartialEq)]
+enum Awaited {
+    Head,
+    Connect,
+    Other,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Next {
+    /// A start line.
+    #[default]
+    Start,
+    ChunkSize,
+    /// So many bytes of chunk data have been skipped; its line end follows.
+    ChunkEnd,
+    Trailers,
+    /// A body of so many bytes, unless the request was HEAD, which was not seen.
+    PerhapsBody(u64),
+    UntilClose,
+    /// The end of a message was not seen: look for the next start line.
+    Lost,
+}
+
+#[derive(Default)]
+struct Side {
+    next: Next,
+    /// The end of the head is not before this offset of the growing window.
+    scanned: usize,
+}
+
+struct Http1 {
+    settings: Arc<ParserSettings>,
+    client: Side,
+    server: Side,
+    awaited: VecDeque<Awaited>,
+    /// Upgraded or tunnelled: what follows is another protocol.
+    opaque: bool,
+}
+
+impl Http1 {
+    fn new(settings: Arc<ParserSettings>) -> Self {
+        Self {
+            settings,
+            client: Side::default(),
+            server: Side::default(),
+            awaited: VecDeque::new(),
+            opaque: false,
+        }
+    }
+
+    fn side(&mut self, role: Role) -> &mut Side {
+        match role {
+            Role::Client => &mut self.client,
+            Role::Server => &mut self.server,
+        }
+    }
+
+    fn go_on(&mut self, role: Role, next: Next) {
+        *self.side(role) = Side { next, scanned: 0 };
+    }
+
+    fn start(&mut self, role: Role, window: &[u8]) -> Step {
+        let blank = window
+            .iter()
+            .take_while(|&&byte| byte == b'\r' || byte == b'\n')
+            .count();
+        if blank > 0 {
+            return Step::Skip(blank as u64);
+        }
+        if !plausible_start(role, window) {
+            return Step::Invalid;
+        }
+        let from = self.side(role).scanned.min(window.len());
+        match head_end(window, from) {
+            Ok(end) => self.message(role, window.get(..end).unwrap_or(window), None),
+            Err(scanned) => {
+                self.side(role).scanned = scanned;
+                Step::NeedMore
+            }
+        }
+    }
+
+    /// A head; `cut` is how many bytes follow it unseen when its end was not found.
+    fn message(&mut self, role: Role, bytes: &[u8], cut: Option<u64>) -> Step {
+        let Some(head) = Head::read(bytes, cut.is_none(), role, &self.settings) else {
+            return Step::Invalid;
+        };
+        let mut consumed = bytes.len() as u64;
+        let mut next = match (&head.line, cut) {
+            (_, Some(_)) => Next::Lost,
+            (Line::Request { method, .. }, _) => self.body_of_request(method, &head, &mut consumed),
+            (Line::Response { code, .. }, _) => self.body_of_response(*code, &head, &mut consumed),
+        };
+        match &head.line {
+            Line::Request { method, .. } => self.await_response(method),
+            Line::Response { code, .. } if (100..200).contains(code) && *code != 101 => {
+                // An interim response: the request still waits.
+                if cut.is_none() {
+                    next = Next::Start;
+                }
+                self.go_on(role, next);
+                return Step::Skip(consumed.saturating_add(cut.unwrap_or(0)));
+            }
+            Line::Response { code, .. } => {
+                let request = self.awaited.pop_front();
+                let tunnel = request == Some(Awaited::Connect) && (200..300).contains(code);
+                self.opaque = tunnel || *code == 101;
+            }
+        }
+        self.go_on(role, next);
+        let message = head.message(&self.settings);
+        Step::Message {
+            consumed: consumed.saturating_add(cut.unwrap_or(0)),
+            message: Box::new(message),
+        }
+    }
+
+    fn await_response(&mut self, method: &[u8]) {
+        if self.awaited.len() >= MAX_AWAITED {
+            self.awaited.clear();
+        }
+        self.awaited.push_back(match method {
+            b"HEAD" => Awaited::Head,
+            b"CONNECT" => Awaited::Connect,
+            _ => Awaited::Other,
+        });
+    }
+
+    /// RFC 9112 section 6.3 for requests.
+    fn body_of_request(&self, method: &[u8], head: &Head, consumed: &mut u64) -> Next {
+        if head.chunked {
+            return Next::ChunkSize;
+        }
+        if method != b"CONNECT" {
+            *consumed = consumed.saturating_add(head.content_length.unwrap_or(0));
+        }
+        Next::Start
+    }
+
+    /// RFC 9112 section 6.3 for responses.
+    fn body_of_response(&self, code: u16, head: &Head, consumed: &mut u64) -> Next {
+        let request = self.awaited.front();
+        if matches!(code, 100..200 | 204 | 304) || request == Some(&Awaited::Head) {
+            return Next::Start;
+        }
+        if head.chunked {
+            return Next::ChunkSize;
+        }
+        match head.content_length {
+            _ if head.transfer_encoded => Next::UntilClose,
+            None => Next::UntilClose,
+            Some(0) => Next::Start,
+            Some(length) if request.is_none() => Next::PerhapsBody(length),
+            Some(length) => {
+                *consumed = consumed.saturating_add(length);
+                Next::Start
+            }
+        }
+    }
+
+    /// Chunk by chunk (RFC 9112 section 7.1) as far as the window goes.
+    fn chunks(&mut self, role: Role, window: &[u8]) -> Step {
+        let mut at = 0usize;
+        let mut next = self.side(role).next;
+        loop {
+            let rest = window.get(at..).unwrap_or_default();
+            let line = match next {
+                Next::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => 2,
+                    [b'\n', ..] => 1,
+                    [] | [b'\r'] => break,
+                    _ => {
+                        next = Next::Lost;
+                        break;
+                    }
+                },
+                Next::ChunkSize | Next::Trailers => match memchr(b'\n', rest) {
+                    Some(end) => end + 1,
+                    None if rest.len() > MAX_CHUNK_LINE && next == Next::ChunkSize => {
+                        next = Next::Lost;
+                        break;
+                    }
+                    None => break,
+                },
+                _ => break,
+            };
+            let text = rest.get(..line).unwrap_or_default();
+            match next {
+                Next::ChunkEnd => next = Next::ChunkSize,
+                Next::Trailers => {
+                    if text.trim_ascii().is_empty() {
+                        next = Next::Start;
+                    }
+                }
+                _ => match chunk_size(text) {
+                    Some(0) => next = Next::Trailers,
+                    Some(size) => {
+                        self.go_on(role, Next::ChunkEnd);
+                        let skipped = (at + line) as u64;
+                        let Some(past) = usize::try_from(size)
+                            .ok()
+                            .and_then(|size| size.checked_add(at + line))
+                        else {
+                            return Step::Skip(skipped.saturating_add(size));
+                        };
+                        if past >= window.len() {
+                            return Step::Skip(skipped.saturating_add(size));
+                        }
+                        next = Next::ChunkEnd;
+                        at = past;
+                        continue;
+                    }
+                    // The body of a response to HEAD that was not seen: the next message already.
+                    None if at == 0 && plausible_start(role, rest) => {
+                        self.go_on(role, Next::Start);
+                        return self.start(role, window);
+                    }
+                    None => {
+                        next = Next::Lost;
+                        break;
+                    }
+                },
+            }
+            at += line;
+            if next == Next::Start {
+                break;
+            }
+        }
+        if at == 0 {
+            if next == Next::Lost {
+                self.go_on(role, Next::Lost);
+                return self.lost(role, window);
+            }
+            return Step::NeedMore;
+        }
+        self.go_on(role, next);
+        Step::Skip(at as u64)
+    }
+
+    fn lost(&mut self, role: Role, window: &[u8]) -> Step {
+        match find_start(role, window) {
+            Some(0) => {
+                self.go_on(role, Next::Start);
+                self.start(role, window)
+            }
+            Some(at) => {
+                self.go_on(role, Next::Start);
+                Step::Skip(at as u64)
+            }
+            None => Step::Skip(window.len() as u64),
+        }
+    }
+}
+
+impl Parser for Http1 {
+    fn parse(&mut self, role: Role, window: &[u8]) -> Step {
+        if self.opaque {
+            return Step::Skip(window.len() as u64);
+        }
+        match self.side(role).next {
+            Next::Start => self.start(role, window),
+            Next::ChunkSize | Next::ChunkEnd | Next::Trailers => self.chunks(role, window),
+            Next::PerhapsBody(length) => {
+                let prefix = b"HTTP/1.";
+                if window.len() < prefix.len()
+                    && (window.len() as u64) < length
+                    && prefix.starts_with(window)
+                {
+                    return Step::NeedMore;
+                }
+                self.go_on(role, Next::Start);
+                if status_line(window) {
+                    self.start(role, window)
+                } else {
+                    Step::Skip(length)
+                }
+            }
+            Next::UntilClose => {
+                // A server that announced no length but went on to the next request after all.
+                if role == Role::Server && !self.awaited.is_empty() && status_line(window) {
+                    self.go_on(role, Next::Start);
+                    return self.start(role, window);
+                }
+                Step::Skip(window.len() as u64)
+            }
+            Next::Lost => self.lost(role, window),
+        }
+    }
+
+    fn truncated(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
+        let all = (window.len() as u64).saturating_add(missing);
+        if self.opaque {
+            return Step::Skip(all);
+        }
+        match self.side(role).next {
+            Next::Start => self.message(role, window, Some(missing)),
+            Next::PerhapsBody(length) => {
+                self.go_on(role, Next::Start);
+                Step::Skip(length)
+            }
+            Next::UntilClose => Step::Skip(all),
+            Next::ChunkSize | Next::ChunkEnd | Next::Trailers | Next::Lost => {
+                self.go_on(role, Next::Lost);
+                Step::Skip(all)
+            }
+        }
+    }
+
+    fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize> {
+        if self.opaque {
+            return None;
+        }
+        self.awaited.clear();
+        self.go_on(role, Next::Lost);
+        let start = find_start(role, window);
+        if start.is_some() {
+            self.go_on(role, Next::Start);
+        }
+        start
+    }
+}
+
+/// Offset behind the empty line that ends a head, or from where to look on when there is more.
+fn head_end(window: &[u8], from: usize) -> Result<usize, usize> {
+    let mut resume = window.len();
+    for at in memchr_iter(b'\n', window.get(from..).unwrap_or_default()) {
+        let at = from + at;
+        match window.get(at + 1..).unwrap_or_default() {
+            [b'\n', ..] => return Ok(at + 2),
+            [b'\r', b'\n', ..] => return Ok(at + 3),
+            [] | [b'\r'] => resume = at,
+            _ => {}
+        }
+    }
+    Err(resume)
+}
+
+/// Hexadecimal size before an optional extension.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|&byte| byte == b';').next()?.trim_ascii();
+    if digits.is_empty() || digits.len() > 16 {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |size, &digit| {
+        Some(size << 4 | u64::from(char::from(digit).to_digit(16)?))
+    })
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Could a message of this side begin so? True for a prefix of one.
+fn plausible_start(role: Role, window: &[u8]) -> bool {
+    match role {
+        Role::Server => {
+            let prefix = b"HTTP/1.";
+            let shared = prefix.len().min(window.len());
+            window.get(..shared) == prefix.get(..shared)
+        }
+        Role::Client => {
+            let token = window
+                .iter()
+                .take(33)
+                .take_while(|&&byte| is_token(byte))
+                .count();
+            token > 0 && token <= 32 && window.get(token).is_none_or(|&byte| byte == b' ')
+        }
+    }
+}
+
+fn status_line(window: &[u8]) -> bool {
+    matches!(
+        window,
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'0' | b'1',
+            b' ',
+            b'1'..=b'9',
+            ..
+        ]
+    )
+}
+
+fn known_method(window: &[u8]) -> Option<&'static [u8]> {
+    METHODS.iter().copied().find(|method| {
+        window.starts_with(method) && window.get(method.len()).is_some_and(|&byte| byte == b' ')
+    })
+}
+
+/// Offset of the first start line in bytes that begin anywhere.
+fn find_start(role: Role, window: &[u8]) -> Option<usize> {
+    match role {
+        Role::Server => memmem::find_iter(window, b"HTTP/1.")
+            .find(|&at| window.get(at..).is_some_and(status_line)),
+        Role::Client => {
+            if known_method(window).is_some() {
+                return Some(0);
+            }
+            memchr_iter(b'\n', window).map(|at| at + 1).find(|&at| {
+                let rest = window.get(at..).unwrap_or_default();
+                let line = rest
+                    .get(..memchr(b'\n', rest).unwrap_or(0))
+                    .unwrap_or_default();
+                known_method(rest).is_some() && memmem::find(line, b" HTTP/1.").is_some()
+            })
+        }
+    }
+}
+
+fn check(payload: &[u8], _port: u16) -> Guess {
+    if status_line(payload) {
+        let digits = payload
+            .get(9..12)
+            .is_some_and(|code| code.iter().all(u8::is_ascii_digit));
+        return if digits {
+            Guess::Yes(Role::Server)
+        } else {
+            Guess::No
+        };
+    }
+    if payload.len() < 12 && b"HTTP/1.".starts_with(payload.get(..7).unwrap_or(payload)) {
+        return Guess::Maybe;
+    }
+    let Some(method) = known_method(payload) else {
+        let could = METHODS.iter().any(|method| method.starts_with(payload));
+        return if could { Guess::Maybe } else { Guess::No };
+    };
+    let rest = payload
+        .get(method.len()..)
+        .unwrap_or_default()
+        .trim_ascii_start();
+    match memchr(b'\n', rest) {
+        Some(end) => {
+            let line = rest.get(..end).unwrap_or_default().trim_ascii_end();
+            let version = line.len().checked_sub(8).and_then(|at| line.get(at..));
+            if matches!(version, Some(b"HTTP/1.0" | b"HTTP/1.1")) {
+                Guess::Yes(Role::Client)
+            } else {
+                Guess::No
+            }
+        }
+        None => {
+            let target = matches!(rest.first(), Some(b'/' | b'*')) || rest.starts_with(b"http");
+            let clean = rest
+                .iter()
+                .all(|&byte| byte == b'\r' || !byte.is_ascii_control());
+            match (target || method == b"CONNECT" || rest.is_empty(), clean) {
+                (true, true) if rest.len() >= SURE_TARGET => Guess::Yes(Role::Client),
+                (true, true) => Guess::Maybe,
+                _ => Guess::No,
+            }
+        }
+    }
+}

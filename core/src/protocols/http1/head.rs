@@ -1,0 +1,357 @@
+//! The head of a message: start line and the few header fields that a row keeps.
+
+use memchr::memchr;
+
+use crate::protocols::trace_context::{same_header, span_id, trace_id};
+use crate::protocols::{Kind, Message, ParserSettings, Role, Status, endpoint};
+
+pub enum Line<'a> {
+    Request { method: &'a [u8], target: &'a [u8] },
+    Response { code: u16, phrase: &'a [u8] },
+}
+
+/// Value of the header that stands first in a list of the settings.
+struct Preferred<T> {
+    rank: usize,
+    value: Option<T>,
+}
+
+impl<T> Default for Preferred<T> {
+    fn default() -> Self {
+        Self {
+            rank: usize::MAX,
+            value: None,
+        }
+    }
+}
+
+impl<T> Preferred<T> {
+    fn offer(&mut self, names: &[String], header: &[u8], value: impl FnOnce() -> Option<T>) {
+        let Some(rank) = names.iter().position(|name| same_header(header, name)) else {
+            return;
+        };
+        if rank < self.rank {
+            if let Some(value) = value() {
+                *self = Self {
+                    rank,
+                    value: Some(value),
+                };
+            }
+        }
+    }
+}
+
+pub struct Head<'a> {
+    pub line: Line<'a>,
+    version: &'static str,
+    pub content_length: Option<u64>,
+    pub chunked: bool,
+    /// Some transfer coding was applied (chunked or not).
+    pub transfer_encoded: bool,
+    host: &'a [u8],
+    user_agent: &'a [u8],
+    referer: &'a [u8],
+    x_request_id: Preferred<&'a [u8]>,
+    proxy_client: Preferred<&'a [u8]>,
+    trace_id: Preferred<String>,
+    span_id: Preferred<String>,
+}
+
+impl<'a> Head<'a> {
+    /// Reads a head; of an incomplete one the last, cut line is left out (but not a cut start line).
+    pub fn read(
+        bytes: &'a [u8],
+        complete: bool,
+        role: Role,
+        settings: &ParserSettings,
+    ) -> Option<Self> {
+        let end = memchr(b'\n', bytes);
+        let first = bytes.get(..end.unwrap_or(bytes.len()))?;
+        let (line, version) = match role {
+            Role::Client => request_line(first.trim_ascii_end(), complete || end.is_some())?,
+            Role::Server => status_line(first.trim_ascii_end())?,
+        };
+        let mut head = Self {
+            line,
+            version,
+            content_length: None,
+            chunked: false,
+            transfer_encoded: false,
+            host: b"",
+            user_agent: b"",
+            referer: b"",
+            x_request_id: Preferred::default(),
+            proxy_client: Preferred::default(),
+            trace_id: Preferred::default(),
+            span_id: Preferred::default(),
+        };
+        let mut rest = end.and_then(|end| bytes.get(end + 1..)).unwrap_or_default();
+        while let Some(length) = field_line(rest) {
+            let (line, after) = rest.split_at(length);
+            head.field(line, settings);
+            rest = after;
+        }
+        Some(head)
+    }
+
+    fn field(&mut self, line: &'a [u8], settings: &ParserSettings) {
+        let Some(colon) = memchr(b':', line) else {
+            return;
+        };
+        let (name, value) = line.split_at(colon);
+        let name = name.trim_ascii();
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            4 if is("host") => self.host = value,
+            7 if is("referer") => self.referer = value,
+            10 if is("user-agent") => self.user_agent = value,
+            14 if is("content-length") && self.content_length.is_none() => {
+                self.content_length = decimal(value)
+            }
+            17 if is("transfer-encoding") => {
+                let last = value
+                    .rsplit(|&byte| byte == b',')
+                    .next()
+                    .unwrap_or_default()
+                    .trim_ascii();
+                self.chunked = last.eq_ignore_ascii_case(b"chunked");
+                self.transfer_encoded = self.chunked || !last.eq_ignore_ascii_case(b"identity");
+            }
+            _ => {}
+        }
+        self.x_request_id
+            .offer(&settings.x_request_id, name, || Some(value));
+        self.proxy_client
+            .offer(&settings.http_real_client, name, || Some(value));
+        self.trace_id.offer(&settings.apm_trace_id, name, || {
+            trace_id(name, &unfold(value, settings))
+        });
+        self.span_id.offer(&settings.apm_span_id, name, || {
+            span_id(name, &unfold(value, settings))
+        });
+    }
+
+    pub fn message(self, settings: &ParserSettings) -> Message {
+        let text = |value: &[u8]| unfold(value, settings);
+        let clipped = |value: Option<String>| settings.text(value.unwrap_or_default().as_bytes());
+        let mut message = Message {
+            version: self.version,
+            length: self
+                .content_length
+                .map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
+            x_request_id: text(self.x_request_id.value.unwrap_or_default()),
+            trace_id: clipped(self.trace_id.value),
+            span_id: clipped(self.span_id.value),
+            ..Message::default()
+        };
+        match self.line {
+            Line::Request { method, target } => {
+                let (authority, resource) = split_target(method, target);
+                message.kind = Kind::Request;
+                message.request_type = settings.text(method);
+                message.request_domain = text(authority.unwrap_or(self.host));
+                message.request_resource = settings.text(resource);
+                message.endpoint = match resource {
+                    b"*" => "*".to_owned(),
+                    _ if method == b"CONNECT" => message.request_resource.clone(),
+                    _ => endpoint(&message.request_resource, settings.http_endpoint_segments),
+                };
+                let proxied = self.proxy_client.value.unwrap_or_default();
+                message.http_proxy_client = text(
+                    proxied
+                        .split(|&byte| byte == b',')
+                        .next()
+                        .unwrap_or_default()
+                        .trim_ascii(),
+                );
+                for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
+                    if !value.is_empty() {
+                        message.attributes.push((name.to_owned(), text(value)));
+                    }
+                }
+            }
+            Line::Response { code, phrase } => {
+                message.kind = Kind::Response;
+                message.response_code = Some(i32::from(code));
+                message.status = match code {
+                    400..500 => Status::ClientError,
+                    500.. => Status::ServerError,
+                    _ => Status::Success,
+                };
+                if code >= 400 {
+                    message.response_exception =
+                        reason(code).map_or_else(|| settings.text(phrase), ToOwned::to_owned);
+                }
+            }
+        }
+        message
+    }
+}
+
+/// Length of a header field with its continuation lines (obsolete folding, RFC 9112 section 5.2); `None` at the end
+/// of the head or when the field's end was not seen.
+fn field_line(rest: &[u8]) -> Option<usize> {
+    let mut end = memchr(b'\n', rest)? + 1;
+    if rest.get(..end)?.trim_ascii().is_empty() {
+        return None;
+    }
+    while matches!(rest.get(end), Some(b' ' | b'\t')) {
+        end += memchr(b'\n', rest.get(end..)?)? + 1;
+    }
+    Some(end)
+}
+
+/// Text of a field value; a fold becomes one blank.
+fn unfold(value: &[u8], settings: &ParserSettings) -> String {
+    let text = settings.text(value);
+    if !value.contains(&b'\n') {
+        return text;
+    }
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+fn decimal(value: &[u8]) -> Option<u64> {
+    let digits = value
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    std::str::from_utf8(value.get(..digits)?).ok()?.parse().ok()
+}
+
+fn version(text: &[u8]) -> Option<&'static str> {
+    match text.strip_prefix(b"HTTP/1.")? {
+        b"0" => Some("1.0"),
+        [b'1'..=b'9', ..] => Some("1.1"),
+        _ => None,
+    }
+}
+
+/// `METHOD target HTTP/1.x`; blanks inside the target are tolerated, a cut line lacks its version.
+fn request_line(line: &[u8], complete: bool) -> Option<(Line<'_>, &'static str)> {
+    let blank = memchr(b' ', line)?;
+    let (method, rest) = line.split_at(blank);
+    let rest = rest.trim_ascii();
+    if method.is_empty() || !method.iter().all(|&byte| super::is_token(byte)) {
+        return None;
+    }
+    let last = rest
+        .iter()
+        .rposition(|&byte| byte == b' ')
+        .map_or(0, |at| at + 1);
+    let (target, end) = rest.split_at(last);
+    match version(end) {
+        Some(version) => Some((
+            Line::Request {
+                method,
+                target: target.trim_ascii(),
+            },
+            version,
+        )),
+        None if complete => None,
+        None => Some((
+            Line::Request {
+                method,
+                target: rest,
+            },
+            "",
+        )),
+    }
+}
+
+fn status_line(line: &[u8]) -> Option<(Line<'_>, &'static str)> {
+    let blank = memchr(b' ', line)?;
+    let (protocol, rest) = line.split_at(blank);
+    let version = version(protocol)?;
+    let rest = rest.trim_ascii();
+    let digits = rest.get(..3)?;
+    if !digits.iter().all(u8::is_ascii_digit) || rest.get(3).is_some_and(|&byte| byte != b' ') {
+        return None;
+    }
+    let code = u16::try_from(decimal(digits)?)
+        .ok()
+        .filter(|code| *code >= 100)?;
+    Some((
+        Line::Response {
+            code,
+            phrase: rest.get(3..)?.trim_ascii(),
+        },
+        version,
+    ))
+}
+
+/// The authority of an absolute-form target (RFC 9112 section 3.2.2) and the path with its query.
+fn split_target<'a>(method: &[u8], target: &'a [u8]) -> (Option<&'a [u8]>, &'a [u8]) {
+    if method == b"CONNECT" {
+        return (None, target);
+    }
+    let scheme = ["http://", "https://", "ws://", "wss://"]
+        .iter()
+        .find(|scheme| {
+            target
+                .get(..scheme.len())
+                .is_some_and(|t| t.eq_ignore_ascii_case(scheme.as_bytes()))
+        });
+    let Some(rest) = scheme.and_then(|scheme| target.get(scheme.len()..)) else {
+        return (None, target);
+    };
+    let end = rest
+        .iter()
+        .position(|byte| b"/?#".contains(byte))
+        .unwrap_or(rest.len());
+    let (authority, resource) = rest.split_at(end);
+    let host = authority
+        .rsplit(|&byte| byte == b'@')
+        .next()
+        .unwrap_or(authority);
+    (
+        Some(host),
+        if resource.is_empty() { b"/" } else { resource },
+    )
+}
+
+/// Reason phrases of the error codes (IANA HTTP Status Code Registry).
+fn reason(code: u16) -> Option<&'static str> {
+    Some(match code {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        510 => "Not Extended",
+        511 => "Network Authentication Required",
+        _ => return None,
+    })
+}
