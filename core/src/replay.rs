@@ -67,6 +67,13 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
     }
     batches.extend(engine.drain(now_us, true));
     packets.flows = flows.seen();
-    let batches = batches.into_iter().map(|(table, rows, bytes)| (table.to_string(), rows, bytes)).collect();
-    Ok(Replayed { batches, counters: engine.counters(), packets })
+    let batches = batches
+        .into_iter()
+        .map(|(table, rows, bytes)| (table.to_string(), rows, bytes))
+        .collect();
+    Ok(Replayed {
+        batches,
+        counters: engine.counters(),
+        packets,
+    })
 }
