@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use _core::replay::{Replayed, replay, replay_with_counters};
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, UInt8Type, UInt32Type, UInt64Type};
+use arrow_array::types::{Float64Type, Int32Type, UInt8Type, UInt32Type, UInt64Type};
+use arrow_array::{RecordBatch, StringArray};
 use arrow_ipc::reader::StreamReader;
 use serde_json::Value;
 
@@ -155,6 +155,40 @@ fn delays(replayed: &Replayed) -> Vec<i64> {
                 .filter(|row| kinds[*row] == 2 && answers[*row] > 0)
                 .map(|row| spent[row] as i64),
         );
+    }
+    found.sort_unstable();
+    found
+}
+
+/// `METHOD RESOURCE CODE` of all HTTP rows, sorted.
+fn exchanges(replayed: &Replayed) -> Vec<String> {
+    let mut found = Vec::new();
+    for batch in batches(replayed, "l7_flow_log") {
+        let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
+        let (kinds, resources) = (column("request_type"), column("request_resource"));
+        let kinds = kinds
+            .as_dictionary::<Int32Type>()
+            .downcast_dict::<StringArray>()
+            .expect("texts");
+        let codes = column("response_code")
+            .as_primitive::<Int32Type>()
+            .values()
+            .to_vec();
+        let complete = column("type").as_primitive::<UInt8Type>().values().to_vec();
+        for (row, (kind, resource)) in kinds
+            .into_iter()
+            .zip(resources.as_string::<i32>())
+            .enumerate()
+        {
+            if complete[row] == 2 {
+                found.push(format!(
+                    "{} {} {}",
+                    kind.unwrap_or_default(),
+                    resource.unwrap_or_default(),
+                    codes[row]
+                ));
+            }
+        }
     }
     found.sort_unstable();
     found

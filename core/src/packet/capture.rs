@@ -183,7 +183,7 @@ impl<R: Read> Capture<R> {
             return Err(self.broken(4, "the byte-order mark of a section header is wrong"));
         }
         let length = self.u32(&start);
-        if !(28..=MAX_BLOCK).contains(&length) || length % 4 != 0 {
+        if !(28..=MAX_BLOCK).contains(&length) || !length.is_multiple_of(4) {
             return Err(self.broken(
                 8,
                 &format!("a section header claims a length of {length} bytes"),
@@ -210,7 +210,7 @@ impl<R: Read> Capture<R> {
             let mut length = [0; 4];
             self.exact(&mut length, "a block length")?;
             let length = self.u32(&length);
-            if !(12..=MAX_BLOCK).contains(&length) || length % 4 != 0 {
+            if !(12..=MAX_BLOCK).contains(&length) || !length.is_multiple_of(4) {
                 return Err(self.broken(4, &format!("a block claims a length of {length} bytes")));
             }
             let body = self.bytes(length - 12, "a block")?;
