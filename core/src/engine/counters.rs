@@ -42,12 +42,18 @@ pub struct Counters {
 }
 
 static MESSAGE_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-    REGISTRY.iter().map(|protocol| format!("messages_{}", protocol.name.to_lowercase())).collect()
+    REGISTRY
+        .iter()
+        .map(|protocol| format!("messages_{}", protocol.name.to_lowercase()))
+        .collect()
 });
 
 impl Counters {
     pub fn new() -> Self {
-        Self { messages: vec![0; REGISTRY.len()], ..Self::default() }
+        Self {
+            messages: vec![0; REGISTRY.len()],
+            ..Self::default()
+        }
     }
 
     pub fn add(&mut self, report: &Report) {

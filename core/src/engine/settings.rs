@@ -73,8 +73,8 @@ impl EngineConfig {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let keys: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| format!("The core's configuration is no JSON object: {error}."))?;
+        let keys: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| format!("The core's configuration is no JSON object: {error}."))?;
         for (key, value) in &keys {
             let alone = Map::from_iter([(key.clone(), value.clone())]);
             Self::deserialize(Value::Object(alone)).map_err(|error| {
@@ -89,7 +89,9 @@ impl EngineConfig {
 
     fn check(&self) -> Result<(), String> {
         let outside = |key: &str, found: &dyn std::fmt::Display, allowed: &str| {
-            Err(format!("The core's configuration key `{key}` is {found}; allowed is {allowed}."))
+            Err(format!(
+                "The core's configuration key `{key}` is {found}; allowed is {allowed}."
+            ))
         };
         if self.agent_id > 1023 {
             return outside("agent_id", &self.agent_id, "0 to 1023");
@@ -97,9 +99,10 @@ impl EngineConfig {
         if !["auto", "sock_length", "sys_enter"].contains(&self.hook.as_str()) {
             return outside("hook", &self.hook, "auto, sock_length or sys_enter");
         }
-        for (key, value) in
-            [("tcp_request_timeout_s", self.tcp_request_timeout_s), ("udp_request_timeout_s", self.udp_request_timeout_s)]
-        {
+        for (key, value) in [
+            ("tcp_request_timeout_s", self.tcp_request_timeout_s),
+            ("udp_request_timeout_s", self.udp_request_timeout_s),
+        ] {
             if value == 0 {
                 return outside(key, &value, "1 or more");
             }

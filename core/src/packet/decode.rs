@@ -76,7 +76,9 @@ pub fn decode(link_type: u16, frame: &[u8]) -> Result<Transport<'_>, Other> {
         LINK_COOKED_2 => (u16_at(frame, 0), frame.get(20..)),
         // The address family has the byte order of the machine and its own numbers there: the IP version tells.
         LINK_NULL | LINK_LOOP => return version(frame.get(4..).ok_or(Other::Malformed)?),
-        LINK_RAW | LINK_RAW_BSD | LINK_RAW_OPENBSD | LINK_IPV4 | LINK_IPV6 => return version(frame),
+        LINK_RAW | LINK_RAW_BSD | LINK_RAW_OPENBSD | LINK_IPV4 | LINK_IPV6 => {
+            return version(frame);
+        }
         _ => return Err(Other::Link),
     };
     let (mut ether_type, mut rest) = ether_type.zip(rest).ok_or(Other::Malformed)?;
@@ -156,12 +158,24 @@ fn ipv6(packet: &[u8]) -> Decoded<'_> {
     transport(next, source.into(), destination.into(), length as u32, body)
 }
 
-fn transport(protocol: u8, source: IpAddr, destination: IpAddr, length: u32, body: &[u8]) -> Decoded<'_> {
+fn transport(
+    protocol: u8,
+    source: IpAddr,
+    destination: IpAddr,
+    length: u32,
+    body: &[u8],
+) -> Decoded<'_> {
     if protocol != TCP && protocol != UDP {
         return Some(Err(Other::Protocol));
     }
-    let source = Endpoint { ip: source, port: u16_at(body, 0)? };
-    let destination = Endpoint { ip: destination, port: u16_at(body, 2)? };
+    let source = Endpoint {
+        ip: source,
+        port: u16_at(body, 0)?,
+    };
+    let destination = Endpoint {
+        ip: destination,
+        port: u16_at(body, 2)?,
+    };
     let (header, length, tcp_seq, flags) = if protocol == TCP {
         let header = usize::from(*body.get(12)? >> 4) * 4;
         if header < 20 {
@@ -176,5 +190,13 @@ fn transport(protocol: u8, source: IpAddr, destination: IpAddr, length: u32, bod
     let length = length.checked_sub(header as u32)?;
     let payload = body.get(header..).unwrap_or_default();
     let payload = &payload[..payload.len().min(length as usize)];
-    Some(Ok(Transport { protocol, source, destination, tcp_seq, flags, length, payload }))
+    Some(Ok(Transport {
+        protocol,
+        source,
+        destination,
+        tcp_seq,
+        flags,
+        length,
+        payload,
+    }))
 }

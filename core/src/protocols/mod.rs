@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 pub mod dns;
 pub mod http1;
+pub mod mysql;
 pub mod redis;
+pub mod sql;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -182,7 +184,12 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    mysql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
