@@ -315,14 +315,15 @@ impl Mysql {
     fn server(&mut self, packet: &Packet) -> Step {
         let skip = Step::Skip(packet.total());
         let first = packet.body.first().copied();
-        if packet.sequence == 0 && self.phase != Phase::Authenticating {
-            if let Some(version) = login::greeting(packet.body) {
-                self.version = version;
-                self.phase = Phase::Greeted;
-                self.reply = Reply::Done;
-                self.pending.clear();
-                return skip;
-            }
+        if packet.sequence == 0
+            && self.phase != Phase::Authenticating
+            && let Some(version) = login::greeting(packet.body)
+        {
+            self.version = version;
+            self.phase = Phase::Greeted;
+            self.reply = Reply::Done;
+            self.pending.clear();
+            return skip;
         }
         if self.phase == Phase::Authenticating {
             return match first {
