@@ -7,7 +7,11 @@
 #include "kernel.h"
 #include "record.h"
 
-enum { DF_SEGMENTS = 12, DF_CAPTURE_MAX = 8192 };
+enum {
+	DF_SEGMENTS = 12,      /* of an iovec array */
+	DF_BATCH = 8,	       /* messages of one sendmmsg or recvmmsg (system call hook) */
+	DF_CAPTURE_MAX = 8192, /* payload bytes of a record; a power of two */
+};
 
 struct df_call {
 	__u64 buffer;	    /* flat when vectors is 0, else an array of iovec; 0 unknown */
