@@ -64,7 +64,10 @@ pub struct Message {
 #[derive(Debug)]
 pub enum Step {
     /// A message that takes `consumed` bytes of the stream, which may be more than the window holds.
-    Message { consumed: u64, message: Box<Message> },
+    Message {
+        consumed: u64,
+        message: Box<Message>,
+    },
     /// Bytes that are no message of their own (a body chunk, a 100-continue, rows of a result).
     Skip(u64),
     /// The message goes on beyond the window; ask again when it has grown. When it cannot grow (bytes lost or not
