@@ -35,9 +35,32 @@ struct df_socket {
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 payload; /* bytes that follow this struct */
-	__u16 flags;
+	__u16 flags;   /* enum df_flag */
 	__u8 local[16]; /* IPv4 in the first four bytes */
 	__u8 remote[16];
+};
+
+enum df_flag {
+	DF_UNREADABLE = 1, /* the buffer was not resident or the call's arguments do not name it */
+	DF_SPENT = 2,	   /* the run's payload budget is used up */
+};
+
+struct df_process {
+	struct df_header h; /* the new process in DF_FORK; direction, family and protocol are 0 */
+	__u32 ppid;
+	__u32 uid;
+	__s32 exit_code;    /* wait status: code << 8 | signal */
+	__u32 filename;	    /* bytes that follow this struct, with the final zero */
+};
+
+/* Totals of one CPU. */
+struct df_counters {
+	__u64 records;
+	__u64 bytes;	  /* of records, in the ring */
+	__u64 dropped;	  /* the ring was full */
+	__u64 filtered;	  /* calls of processes, namespaces or ports that were not asked for */
+	__u64 quiet;	  /* calls on sockets marked quiet */
+	__u64 unreadable; /* payloads that could not be copied */
 };
 
 #endif

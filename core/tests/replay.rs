@@ -31,7 +31,10 @@ fn run(path: &Path) -> Replayed {
 }
 
 fn batches(replayed: &Replayed, table: &str) -> Vec<RecordBatch> {
-    let of_table = replayed.batches.iter().filter(|(name, _, _)| *name == table);
+    let of_table = replayed
+        .batches
+        .iter()
+        .filter(|(name, _, _)| *name == table);
     of_table
         .flat_map(|(_, _, bytes)| StreamReader::try_new(&bytes[..], None).expect("an Arrow stream"))
         .map(|batch| batch.expect("a batch"))

@@ -8,9 +8,13 @@ from deepflow.query.errors import QueryError, unknown
 from deepflow.schema import Schema, Table
 
 OLD_NAMES = {
-    "vtap": "agent", "vtap_id": "agent_id", "tap_side": "observation_point", "tap_port": "capture_nic", "tap_port_type": "capture_nic_type",
+    "vtap": "agent",
+    "vtap_id": "agent_id",
+    "tap_side": "observation_point",
+    "tap_port": "capture_nic",
+    "tap_port_type": "capture_nic_type",
     "tap": "capture_network_type",
-}  # fmt: skip
+}
 """Tags that DeepFlow renamed; the old name is still understood."""
 OLD_TABLES = {"vtap_app_port": "application", "vtap_app_edge_port": "application_map"}
 SYSTEM = "deepflow_system"
@@ -66,9 +70,17 @@ class Catalogue:
             is_id = column.role == "internal" and column.base.endswith("_id")
             if column.role == "tag" or is_id:
                 found[column.name] = TagEntry(
-                    column.name, column.base, column.side, column.kind or "int", column.category or "", column.description,
-                    type=column.type, enum=column.enum, unit=column.unit or "", listed=not is_id,
-                )  # fmt: skip
+                    column.name,
+                    column.base,
+                    column.side,
+                    column.kind or "int",
+                    column.category or "",
+                    column.description,
+                    type=column.type,
+                    enum=column.enum,
+                    unit=column.unit or "",
+                    listed=not is_id,
+                )
         for tag in self.table.tags:
             found[tag.name] = TagEntry(
                 tag.name, tag.base, tag.side, tag.kind, tag.category, tag.description, expr=tag.expr
@@ -87,9 +99,15 @@ class Catalogue:
         }
         for metric in self.table.metrics:
             found[metric.name] = MetricEntry(
-                metric.name, metric.kind, metric.category, metric.unit or "", metric.description,
-                metric.expr, metric.numerator, metric.denominator,
-            )  # fmt: skip
+                metric.name,
+                metric.kind,
+                metric.category,
+                metric.unit or "",
+                metric.description,
+                metric.expr,
+                metric.numerator,
+                metric.denominator,
+            )
         return found
 
     def tag(self, name: str) -> TagEntry | None:

@@ -24,7 +24,7 @@ def is_constant(node: Expression) -> bool:
     return True
 
 
-def constant(node: Expression) -> Constant:
+def constant(node: Expression) -> Constant:  # noqa: PLR0911  a table of cases
     """Value of an expression without columns.
 
     Raises:

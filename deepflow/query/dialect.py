@@ -15,12 +15,23 @@ MAX_LENGTH = 32_768
 """Characters of a query."""
 _MAX_DEPTH = 100
 _QUERY_PARTS = {
-    "expressions", "from_", "where", "group", "having", "order", "limit", "offset", "kind", "hint", "distinct", "operation_modifiers",
-}  # fmt: skip
+    "expressions",
+    "from_",
+    "where",
+    "group",
+    "having",
+    "order",
+    "limit",
+    "offset",
+    "kind",
+    "hint",
+    "distinct",
+    "operation_modifiers",
+}
 
 
 class DeepFlow(MySQL):
-    """Every call is a plain `name(arguments)`: which functions exist is for the catalogue to say, not for the grammar."""
+    """Every call is a plain `name(arguments)`: which functions exist is for the catalogue to say."""
 
     class Parser(MySQLParser):
         FUNCTIONS: ClassVar[dict[str, Any]] = {}

@@ -116,3 +116,10 @@ def table(database: str, name: str) -> exp.Table:
 def sql_of(tree: Expression) -> str:
     """ClickHouse SQL on one line."""
     return tree.sql(dialect="clickhouse")
+
+
+def name_of(node: Expression) -> str | None:
+    """The name that a column reference writes, dots included; None for anything else."""
+    if not isinstance(node, exp.Column) or isinstance(node.this, exp.Star):
+        return None
+    return ".".join(part.name for part in node.parts)

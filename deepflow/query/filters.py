@@ -8,25 +8,35 @@ from sqlglot import exp
 from deepflow.query.catalogue import Catalogue
 from deepflow.query.constants import Constant, constant, is_constant, unix_seconds
 from deepflow.query.errors import QueryError, shown
-from deepflow.query.expressions import Expression, all_of, any_of, call, compare, negated, number, text
+from deepflow.query.expressions import (
+    Expression,
+    all_of,
+    any_of,
+    call,
+    compare,
+    name_of,
+    negated,
+    number,
+    text,
+)
 from deepflow.query.functions import MetricCompiler
 from deepflow.query.source import TimeRange
 from deepflow.query.tags import Filter, enum_filter, number_filter, resolve, text_filter
 
 MAX_LIST = 1000
 OPERATORS: Mapping[type[Expression], str] = {
-    exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=", exp.Like: "like", exp.RegexpLike: "regexp",
-}  # fmt: skip
+    exp.EQ: "=",
+    exp.NEQ: "!=",
+    exp.LT: "<",
+    exp.LTE: "<=",
+    exp.GT: ">",
+    exp.GTE: ">=",
+    exp.Like: "like",
+    exp.RegexpLike: "regexp",
+}
 _FLIPPED = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _TEXT_FUNCTIONS = {"tostring"}
 _NUMBER_FUNCTIONS = {"length", "tounixtimestamp", "tounixtimestamp64micro"}
-
-
-def name_of(node: Expression) -> str | None:
-    """The name that a column reference writes, dots included; None for anything else."""
-    if not isinstance(node, exp.Column) or isinstance(node.this, exp.Star):
-        return None
-    return ".".join(part.name for part in node.parts)
 
 
 class FilterCompiler:
@@ -44,7 +54,7 @@ class FilterCompiler:
         self._aliases = aliases
         self._scalar = scalar
 
-    def condition(self, node: Expression) -> Expression:
+    def condition(self, node: Expression) -> Expression:  # noqa: PLR0911  a table of cases
         """The condition over stored columns.
 
         Raises:
@@ -136,7 +146,7 @@ class FilterCompiler:
     def _known(self, name: str) -> bool:
         return self._catalogue.tag(name) is not None or self._catalogue.metric(name) is not None
 
-    def _filter(self, node: Expression, follow: bool = True) -> Filter:
+    def _filter(self, node: Expression, follow: bool = True) -> Filter:  # noqa: PLR0911  a table of cases
         if isinstance(node, exp.Paren):
             return self._filter(node.this, follow)
         if isinstance(node, exp.Anonymous):

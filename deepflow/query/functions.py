@@ -1,7 +1,8 @@
 """The functions over metrics and tags, as tables: which kinds of metric take them, and what they become.
 
-The layers follow DeepFlow's rules. In tables of meters a counter is summed per slot of the data precision before Max, Min, Percentile …
-look at it; Sum and Avg need one layer. In logs every function looks at rows. A delay of zero is no measurement.
+The layers follow DeepFlow's rules. In tables of meters a counter is summed per slot of the data precision before Max,
+Min, Percentile … look at it; Sum and Avg need one layer. In logs every function looks at rows. A delay of zero is no
+measurement.
 """
 
 from collections.abc import Callable, Sequence

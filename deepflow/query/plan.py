@@ -1,7 +1,8 @@
 """The layers of one query: rows or groups by id inside, translation outside.
 
-One layer aggregates rows by key. A second one below it sums counters per slot of the data precision, when a function such as Max asks
-for the value of an interval; aggregates that need no slots then travel as states, so that no answer depends on its neighbours.
+One layer aggregates rows by key. A second one below it sums counters per slot of the data precision, when a function
+such as Max asks for the value of a slot; aggregates that need no slots then travel as states, so that no answer depends
+on its neighbours.
 """
 
 from collections.abc import Sequence
@@ -21,32 +22,10 @@ from deepflow.query.expressions import (
 )
 from deepflow.query.expressions import table as table_name
 from deepflow.query.source import Source, TimeRange
+from deepflow.query.time_group import TimeGroup
 
 SLOT = "_slot"
 TIME = "_time"
-
-
-@dataclass(frozen=True)
-class TimeGroup:
-    """`time(time, interval, window, fill)`; interval in seconds, a multiple of the data precision.
-
-    A row belongs to its own interval and, for a window of w, to the w - 1 following ones.
-    """
-
-    interval: int
-    window: int
-    fill: str
-
-    def bucket(self, seconds: Expression) -> Expression:
-        """Start of the interval in Unix seconds."""
-        start: Expression = exp.Mul(
-            this=call("intDiv", call("toUnixTimestamp", seconds), number(self.interval)),
-            expression=number(self.interval),
-        )
-        if self.window == 1:
-            return start
-        steps = call("arrayJoin", call("range", number(self.window)))
-        return exp.Add(this=start, expression=exp.Mul(this=steps, expression=number(self.interval)))
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,14 @@ def _filled(columns: list[list[Any]], outputs: Sequence[Output], filling: Fillin
     count = len(series)
     if steps * count > MAX_ROWS:
         raise QueryError(
-            f"Filling would make {steps * count} rows, at most {MAX_ROWS} are answered; take a longer interval or fewer series."
+            f"Filling would make {steps * count} rows, at most {MAX_ROWS} are answered; "
+            "take a longer interval or fewer series."
         )
     place = (times - first) // filling.interval * count + codes
     filler = 0 if filling.fill == "0" else None
     grid = first + np.arange(steps) * filling.interval
     filled: list[list[Any]] = []
-    for index, output in enumerate(outputs):
+    for index in range(len(outputs)):
         if index == at:
             cells: list[Any] = np.repeat(grid, count).tolist()
         elif index in tags:

@@ -1,42 +1,27 @@
 """SELECT in DeepFlow's dialect → ClickHouse SQL: ids and aggregates inside, names and arithmetic outside."""
 
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlglot import exp
 
 from deepflow.query.constants import constant, is_constant, numeric
 from deepflow.query.dialect import Statement
-from deepflow.query.errors import QueryError, shown, unknown
-from deepflow.query.expressions import Expression, arithmetic, call, column, negated, number, sql_of, text
-from deepflow.query.filters import OPERATORS, FilterCompiler, name_of, time_range
-from deepflow.query.functions import BY_LOWER_NAME, COUNTERS, FUNCTIONS, MetricCompiler
-from deepflow.query.plan import Plan, TimeGroup
+from deepflow.query.errors import QueryError, shown
+from deepflow.query.expressions import Expression, arithmetic, call, column, name_of, negated, number, sql_of, text
+from deepflow.query.filters import OPERATORS, FilterCompiler, time_range
+from deepflow.query.functions import BY_LOWER_NAME, COUNTERS, MetricCompiler
+from deepflow.query.plan import Plan
 from deepflow.query.result import MAX_ROWS, Filling, Output
+from deepflow.query.rows import RowCompiler, call_name
 from deepflow.query.source import Source, TimeRange, route
 from deepflow.query.tags import Tag, enum_name, resolve
+from deepflow.query.time_group import time_group
 from deepflow.schema import Schema
 
 DEFAULT_LIMIT = 10_000
-_MAX_INTERVAL = 31 * 86_400
-_MAX_WINDOW = 1_000
 _MAX_COLUMNS = 200
-_FILLS = {"none": "", "": "", "null": "null", "0": "0"}
 _RESERVED = frozenset({"_slot", "_time", "_k"})
-_TAG_FUNCTIONS = (
-    "Enum",
-    "node_type",
-    "icon_id",
-    "mask",
-    "toString",
-    "length",
-    "newTag",
-    "toUnixTimestamp",
-    "toUnixTimestamp64Micro",
-)
-_ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div)
 
 
 @dataclass(frozen=True)
@@ -130,10 +115,10 @@ class _Select:
         where = select.args.get("where")
         limits = time_range(where.this if where is not None else None, int(time.time()))
         self._plan = Plan(source, limits, grouped=aggregated or bool(groups))
-        self._plan.time_group = self._time_group(times)
+        self._plan.time_group = time_group(times, source.seconds)
         self._metrics = MetricCompiler(self._plan)
-        self._extra: list[tuple[str, Expression, Output]] = []
-        filters = FilterCompiler(self._catalogue, self._metrics, self._aliases, self._row_scalar)
+        self._rows = RowCompiler(self._catalogue, self._metrics)
+        filters = FilterCompiler(self._catalogue, self._metrics, self._aliases, self._rows.scalar)
         if where is not None:
             self._plan.where.append(filters.condition(where.this))
 
@@ -185,30 +170,6 @@ class _Select:
             if names.count(name) > 1:
                 raise QueryError(f'Two columns are called "{shown(name)}"; give one of them an alias.')
 
-    def _time_group(self, times: list[exp.Anonymous]) -> TimeGroup | None:
-        if not times:
-            return None
-        if len({sql_of(one) for one in times}) > 1:
-            raise QueryError("A query can have only one time(time, interval).")
-        arguments = times[0].expressions
-        if not 2 <= len(arguments) <= 4 or name_of(arguments[0]) != "time":
-            raise QueryError("time takes time(time, interval[, window][, fill]), for example time(time, 60, 1, 0).")
-        seconds = numeric(arguments[1])
-        step = self._source.seconds
-        if not 0 < seconds <= _MAX_INTERVAL:
-            raise QueryError(f"The interval of time() must be more than 0 and at most {_MAX_INTERVAL} seconds.")
-        window = numeric(arguments[2]) if len(arguments) > 2 else 1
-        if window != int(window) or not 1 <= window <= _MAX_WINDOW:
-            raise QueryError(f"The window of time() must be a whole number of intervals from 1 to {_MAX_WINDOW}.")
-        fill = "none"
-        if len(arguments) > 3:
-            named = name_of(arguments[3])
-            value = named if named is not None else constant(arguments[3])
-            fill = "null" if value is None else str(value).lower()
-        if fill not in _FILLS:
-            raise QueryError("The fill of time() must be none, null or 0.")
-        return TimeGroup(max(math.ceil(seconds / step), 1) * step, int(window), _FILLS[fill])
-
     # Groups and columns
 
     def _group(self, node: Expression) -> None:
@@ -231,7 +192,7 @@ class _Select:
         return node
 
     def _column(self, item: _Item) -> list[tuple[Expression, Output]]:
-        if _call_name(item.node) == "topk":
+        if call_name(item.node) == "topk":
             return self._top_k(item)
         if _has_aggregate(item.node):
             return [(self._value(item.node), Output(item.name, item.asked, "metrics", "", self._unit(item.node)))]
@@ -241,7 +202,7 @@ class _Select:
     def _tag_output(self, item: _Item) -> Output:
         name = name_of(item.node)
         if name is None:
-            is_time = _call_name(item.node) == "time"
+            is_time = call_name(item.node) == "time"
             return Output(
                 item.name, item.asked, "tag", "time" if is_time else "string", "s" if is_time else "", is_time
             )
@@ -252,7 +213,7 @@ class _Select:
 
     def _unit(self, node: Expression) -> str:
         """Unit of a single function over a metric; arithmetic has none."""
-        function = BY_LOWER_NAME.get(_call_name(node))
+        function = BY_LOWER_NAME.get(call_name(node))
         if function is None or not isinstance(node, exp.Anonymous) or not node.expressions:
             return ""
         inner = node.expressions[0]
@@ -266,17 +227,17 @@ class _Select:
                 raise QueryError(f'"{shown(tag.name)}" is neither in GROUP BY nor inside an aggregate function.')
         return [self._plan.key(key) for key in tag.keys]
 
-    def _tag_value(self, node: Expression, declare: bool) -> Expression:
+    def _tag_value(self, node: Expression, declare: bool) -> Expression:  # noqa: PLR0911  a table of cases
         """A tag, a function of tags, or a metric of a row, as an expression over the plan's names."""
         if isinstance(node, exp.Paren):
             return self._tag_value(node.this, declare)
-        if _call_name(node) == "time":
+        if call_name(node) == "time":
             if self._plan.grouped and not declare and not self._time_grouped():
                 raise QueryError("time() is selected but not in GROUP BY.")
             return self._plan.bucket()
-        if isinstance(node, exp.Anonymous) and _call_name(node) in {"node_type", "icon_id"}:
+        if isinstance(node, exp.Anonymous) and call_name(node) in {"node_type", "icon_id"}:
             return self._icon(node)
-        if isinstance(node, exp.Anonymous) and _call_name(node) == "enum":
+        if isinstance(node, exp.Anonymous) and call_name(node) == "enum":
             tag = self._tag_argument(node)
             if tag.enum is None:
                 raise QueryError(f'Tag "{shown(tag.name)}" is not an enumeration.')
@@ -287,19 +248,19 @@ class _Select:
         if is_constant(node):
             value = constant(node)
             return text(value) if isinstance(value, str) else number(value or 0)
-        if _call_name(node) == "newtag" and isinstance(node, exp.Anonymous) and len(node.expressions) == 1:
+        if call_name(node) == "newtag" and isinstance(node, exp.Anonymous) and len(node.expressions) == 1:
             return text(str(constant(node.expressions[0])))
-        scalar = self._row_scalar(node)
+        scalar = self._rows.scalar(node)
         if not declare and not self._plan.has_key(scalar):
             raise QueryError(f'"{shown(written(node))}" is neither in GROUP BY nor inside an aggregate function.')
         return self._plan.key(scalar)
 
     def _time_grouped(self) -> bool:
-        return any(_call_name(self._followed(node)) == "time" for node in self._groups)
+        return any(call_name(self._followed(node)) == "time" for node in self._groups)
 
     def _icon(self, node: exp.Anonymous) -> Expression:
         tag = self._tag_argument(node)
-        rule = tag.node_type if _call_name(node) == "node_type" else tag.icon
+        rule = tag.node_type if call_name(node) == "node_type" else tag.icon
         if rule is None:
             raise QueryError(f"{node.this} takes a resource such as auto_service or host, not {tag.name}.")
         return rule(self._keys(tag, declare=True))
@@ -313,78 +274,9 @@ class _Select:
             raise self._catalogue.missing(name)
         return tag
 
-    # Values of a row
-
-    def _row_scalar(self, node: Expression) -> Expression:
-        """An expression over stored columns."""
-        if isinstance(node, exp.Paren):
-            return self._row_scalar(node.this)
-        if is_constant(node):
-            value = constant(node)
-            return text(value) if isinstance(value, str) else number(value or 0)
-        if isinstance(node, _ARITHMETIC):
-            return arithmetic(type(node), self._row_scalar(node.this), self._row_scalar(node.expression))
-        if isinstance(node, exp.Neg):
-            return call("negate", self._row_scalar(node.this))
-        if isinstance(node, exp.Anonymous):
-            return self._row_function(node)
-        name = name_of(node)
-        if name is None:
-            raise QueryError(f'"{shown(node.sql())}" is not something that can be selected.')
-        if tag := resolve(self._catalogue, name):
-            return tag.show(tag.keys)
-        metric = self._catalogue.metric(name)
-        if metric is None:
-            raise self._catalogue.missing(name)
-        return self._metrics.row_value(metric)
-
-    def _row_function(self, node: exp.Anonymous) -> Expression:
-        name, arguments = _call_name(node), node.expressions
-        if name in BY_LOWER_NAME:
-            raise QueryError(f"{node.this} is an aggregate function; it can stand in SELECT, HAVING and ORDER BY.")
-        if name == "time":
-            raise QueryError("time() can stand in SELECT, GROUP BY and ORDER BY.")
-        rule = _ROW_FUNCTIONS.get(name)
-        if rule is None:
-            raise unknown("function", str(node.this), [*FUNCTIONS, *_TAG_FUNCTIONS, "time", "exist", "now"])
-        wanted, build = rule
-        if len(arguments) != wanted:
-            raise QueryError(f"{node.this} takes {wanted} argument{'s' if wanted > 1 else ''}.")
-        return build(self, arguments)
-
-    def stamp(self, arguments: list[Expression], micros: bool) -> Expression:
-        """`toUnixTimestamp`: times are numbers already."""
-        tag = resolve(self._catalogue, name_of(arguments[0]) or "")
-        if tag is None or tag.unit not in {"s", "us"}:
-            raise QueryError("toUnixTimestamp takes time, start_time or end_time.")
-        value = tag.show(tag.keys)
-        if (tag.unit == "us") == micros:
-            return value
-        return (
-            call("intDiv", value, number(1_000_000))
-            if tag.unit == "us"
-            else exp.Mul(this=value, expression=number(1_000_000))
-        )
-
-    def mask(self, arguments: list[Expression]) -> Expression:
-        """The network of an address, as text."""
-        tag = resolve(self._catalogue, name_of(arguments[0]) or "")
-        bits = numeric(arguments[1])
-        if tag is None or tag.kind != "ip" or bits != int(bits) or not 0 <= bits <= 128:
-            raise QueryError("mask takes an IP tag and a number of bits, for example mask(ip_0, 24).")
-        v4, v6 = min(int(bits), 32) + 96, int(bits)
-        valid4 = exp.EQ(this=column("is_ipv4"), expression=number(1))
-        length = call("if", valid4, number(v4), number(v6))
-        masked = call("tupleElement", call("IPv6CIDRToRange", tag.keys[0], call("toUInt8", length)), number(1))
-        return tag.show([masked])
-
-    def scalar(self, node: Expression) -> Expression:
-        """A value of a row for a function's argument."""
-        return self._row_scalar(node)
-
     # Values of a group
 
-    def _value(self, node: Expression) -> Expression:
+    def _value(self, node: Expression) -> Expression:  # noqa: PLR0911  a table of cases
         """An expression with aggregates, over the plan's names."""
         match node:
             case exp.Paren():
@@ -393,7 +285,7 @@ class _Select:
                 return call("negate", self._value(node.this))
             case exp.Add() | exp.Sub() | exp.Mul() | exp.Div():
                 return arithmetic(type(node), self._value(node.this), self._value(node.expression))
-            case exp.Anonymous() if _call_name(node) in BY_LOWER_NAME:
+            case exp.Anonymous() if call_name(node) in BY_LOWER_NAME:
                 return self._function(node)
         name = name_of(node)
         if name is not None and name.lower() == "time_interval":
@@ -409,7 +301,7 @@ class _Select:
         return self._tag_value(node, declare=False)
 
     def _function(self, node: exp.Anonymous) -> Expression:
-        function, arguments = BY_LOWER_NAME[_call_name(node)], list(node.expressions)
+        function, arguments = BY_LOWER_NAME[call_name(node)], list(node.expressions)
         if function.name == "PerSecond":
             if len(arguments) != 1:
                 raise QueryError("PerSecond takes one expression, for example PerSecond(Sum(request)).")
@@ -517,7 +409,7 @@ class _Select:
 
     def _seconds_of_rate(self, node: Expression) -> int:
         """Sums are of the whole interval; averages and the like are of one slot of the data precision."""
-        names = {_call_name(one) for one in node.find_all(exp.Anonymous)} & set(BY_LOWER_NAME)
+        names = {call_name(one) for one in node.find_all(exp.Anonymous)} & set(BY_LOWER_NAME)
         counters = all(
             metric.kind in COUNTERS | {"other"}
             for one in node.find_all(exp.Column)
@@ -551,7 +443,7 @@ class _Select:
         if order is not None:
             return list(order.expressions)
         if self._plan.time_group is not None and self._plan.grouped and self._time_grouped():
-            times = [node for node in self._groups if _call_name(self._followed(node)) == "time"]
+            times = [node for node in self._groups if call_name(self._followed(node)) == "time"]
             return [exp.Ordered(this=times[0].copy())]
         return []
 
@@ -597,10 +489,6 @@ class _Select:
         return Filling(group.interval, group.fill, first_time, last_time, descending)
 
 
-def _call_name(node: Expression) -> str:
-    return str(node.this).lower() if isinstance(node, exp.Anonymous) else ""
-
-
 def _alias(value: Expression, name: str) -> exp.Alias:
     return exp.Alias(this=value.copy(), alias=exp.Identifier(this=name, quoted=True))
 
@@ -611,14 +499,3 @@ def _is_stamp(node: Expression) -> bool:
 
 def _unstamped(node: Expression) -> Expression:
     return (node.expressions[0] if _is_stamp(node) else node).copy()
-
-
-_RowFunction = Callable[[_Select, list[Expression]], Expression]
-_ROW_FUNCTIONS: dict[str, tuple[int, _RowFunction]] = {
-    "tostring": (1, lambda query, arguments: call("toString", query.scalar(arguments[0]))),
-    "length": (1, lambda query, arguments: call("length", call("toString", query.scalar(arguments[0])))),
-    "tounixtimestamp": (1, lambda query, arguments: query.stamp(arguments, micros=False)),
-    "tounixtimestamp64micro": (1, lambda query, arguments: query.stamp(arguments, micros=True)),
-    "mask": (2, lambda query, arguments: query.mask(arguments)),
-    "newtag": (1, lambda query, arguments: text(str(constant(arguments[0])))),
-}

@@ -12,8 +12,8 @@ from deepflow.query.catalogue import SYSTEM, Catalogue, MetricEntry, TagEntry, d
 from deepflow.query.constants import constant, numeric
 from deepflow.query.dialect import parse
 from deepflow.query.errors import QueryError, shown, unknown
-from deepflow.query.expressions import Expression, all_of, any_of, call, column, number, sql_of, table, text
-from deepflow.query.filters import OPERATORS, FilterCompiler, name_of
+from deepflow.query.expressions import Expression, all_of, any_of, call, column, name_of, number, sql_of, table, text
+from deepflow.query.filters import OPERATORS, FilterCompiler
 from deepflow.query.functions import FUNCTIONS
 from deepflow.query.result import Output, Result, answer
 from deepflow.query.source import find_table
@@ -25,9 +25,21 @@ _LIMIT = 10_000
 _LONGEST_NAME = 24
 """Words in which the name of a tag ends; `attribute.a.b` are five."""
 _TAG_COLUMNS = (
-    "name", "client_name", "server_name", "display_name", "type", "enum_file", "category", "operators", "permissions", "description",
-    "related_tag", "deprecated", "not_supported_operators", "table",
-)  # fmt: skip
+    "name",
+    "client_name",
+    "server_name",
+    "display_name",
+    "type",
+    "enum_file",
+    "category",
+    "operators",
+    "permissions",
+    "description",
+    "related_tag",
+    "deprecated",
+    "not_supported_operators",
+    "table",
+)
 _METRIC_COLUMNS = (
     "name",
     "is_agg",
@@ -94,7 +106,8 @@ def show(schema: Schema, tokens: list[Token], db: str) -> Shown:
     }.get(what)
     if rule is None:
         raise QueryError(
-            "SHOW knows databases, tables, tags, metrics, metrics functions, tag X values from t, enum X values, all_enum_tags and language."
+            "SHOW knows databases, tables, tags, metrics, metrics functions, tag X values from t, "
+            "enum X values, all_enum_tags and language."
         )
     return rule(schema, _clauses(tokens[2:]), db)
 
@@ -151,7 +164,7 @@ def _clauses(tokens: list[Token]) -> _Clauses:
     )
 
 
-def _holds(node: Expression, row: dict[str, Any]) -> bool:
+def _holds(node: Expression, row: dict[str, Any]) -> bool:  # noqa: PLR0911  a table of cases
     """A condition on the catalogue's own rows: =, !=, IN and LIKE with names joined by AND, OR and NOT."""
     match node:
         case exp.Paren():
@@ -235,9 +248,21 @@ def _tag_row(catalogue: Catalogue, entry: TagEntry) -> tuple[Any, ...]:
     client, server = (f"{name}_0", f"{name}_1") if two else (name, name)
     operators = _COMPARE if entry.kind in {"int", "id", "time"} else [*_COMPARE, *_TEXT[4:]]
     return (
-        name, client, server, name, entry.kind, entry.enum or "", entry.category, operators, [True, True, True], entry.description,
-        "", False, [], catalogue.table.name,
-    )  # fmt: skip
+        name,
+        client,
+        server,
+        name,
+        entry.kind,
+        entry.enum or "",
+        entry.category,
+        operators,
+        [True, True, True],
+        entry.description,
+        "",
+        False,
+        [],
+        catalogue.table.name,
+    )
 
 
 def _metrics(schema: Schema, clauses: _Clauses, db: str) -> Shown:
@@ -247,9 +272,17 @@ def _metrics(schema: Schema, clauses: _Clauses, db: str) -> Shown:
 
 def _metric_row(catalogue: Catalogue, metric: MetricEntry) -> tuple[Any, ...]:
     return (
-        metric.name, False, metric.name, metric.unit, metric.kind, metric.category, _COMPARE, [True, True, True], catalogue.table.name,
+        metric.name,
+        False,
+        metric.name,
+        metric.unit,
+        metric.kind,
+        metric.category,
+        _COMPARE,
+        [True, True, True],
+        catalogue.table.name,
         metric.description,
-    )  # fmt: skip
+    )
 
 
 def _functions() -> Shown:
@@ -276,7 +309,7 @@ def _enum_values(schema: Schema, name: str) -> Shown:
 
 
 def _tag_values(schema: Schema, name: str, clauses: _Clauses, db: str) -> Shown:
-    """`value`, `display_name` of a tag: resources by dictionary, enumerations by catalogue, others as the rows hold them."""
+    """`value`, `display_name` of a tag: resources by dictionary, enumerations by catalogue, others from the rows."""
     if not clauses.table:
         raise QueryError("SHOW tag X values needs FROM table.")
     catalogue, suffix, measurement = find_table(schema, clauses.table, db)
@@ -329,7 +362,7 @@ def _resource_values(entry: TagEntry, clauses: _Clauses) -> str:
     return sql_of(query.limit(clauses.limit).offset(clauses.offset))
 
 
-def _named(node: Expression, entry: TagEntry, identity: Expression) -> Expression:
+def _named(node: Expression, entry: TagEntry, identity: Expression) -> Expression:  # noqa: PLR0911  a table of cases
     """Conditions on a dictionary: `value` or `X_id` is the id, `display_name`, `name` or `X` the name."""
     match node:
         case exp.Paren():

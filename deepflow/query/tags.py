@@ -1,6 +1,7 @@
 """What a tag means over stored columns: what to group by, what to show, how to filter.
 
-Ids are grouped by and filtered by; names are looked up in the dictionaries of `flow_tag` after aggregation (SmartEncoding).
+Ids are grouped by and filtered by; names are looked up in the dictionaries of `flow_tag` after aggregation
+(SmartEncoding).
 """
 
 import ipaddress
@@ -35,7 +36,7 @@ Show = Callable[[Sequence[Expression]], Expression]
 Filter = Callable[[str, Constant], Expression]
 """Operator `=`, `<`, `<=`, `>`, `>=`, `like` or `regexp`, and a value → condition over stored columns."""
 ADDRESS_TYPES = (0, 255)
-"""Types of auto_instance and auto_service that are shown by address: internet, and an address that nothing is known of."""
+"""Types of auto_instance and auto_service that are shown by address: internet, and a plain address."""
 AUTO_TYPES = (1, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 101, 102, 103, 104, 105, 120, *range(130, 136))
 
 
@@ -43,7 +44,8 @@ AUTO_TYPES = (1, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 101, 102, 103, 104, 105, 1
 class Tag:
     """A tag of a table.
 
-    `keys` are expressions over stored columns that make it up; `show` turns them, under whatever names, into what the reader sees.
+    `keys` are expressions over stored columns that make it up; `show` turns them, under whatever names, into what the
+    reader sees.
     """
 
     name: str
@@ -73,10 +75,27 @@ _RESOURCES = {
 }
 _AUTOS = {"auto_instance", "auto_service"}
 NODE_TYPES = {
-    0: "internet_ip", 1: "chost", 5: "router", 6: "host", 9: "dhcp_gateway", 10: "pod", 11: "pod_service", 12: "redis",
-    13: "rds", 14: "pod_node", 15: "lb", 16: "nat_gateway", 101: "pod_group", 102: "service", 103: "pod_cluster",
-    104: "custom_service", 105: "custom_service", 120: "gprocess", **dict.fromkeys(range(130, 136), "pod_group"), 255: "ip",
-}  # fmt: skip
+    0: "internet_ip",
+    1: "chost",
+    5: "router",
+    6: "host",
+    9: "dhcp_gateway",
+    10: "pod",
+    11: "pod_service",
+    12: "redis",
+    13: "rds",
+    14: "pod_node",
+    15: "lb",
+    16: "nat_gateway",
+    101: "pod_group",
+    102: "service",
+    103: "pod_cluster",
+    104: "custom_service",
+    105: "custom_service",
+    120: "gprocess",
+    **dict.fromkeys(range(130, 136), "pod_group"),
+    255: "ip",
+}
 
 
 def resolve(catalogue: Catalogue, name: str) -> Tag | None:
@@ -396,7 +415,7 @@ def enum_names(catalogue: Catalogue, enum: str) -> dict[int | str, str]:
 
 
 def enum_filter(catalogue: Catalogue, enum: str, stored: Expression) -> Filter:
-    """Filter by number, by stored string or by name; names are turned into values here, so that the store compares values only."""
+    """Filter by number, by stored string or by name; names become values here, so that the store compares values."""
     names = enum_names(catalogue, enum)
     numeric = all(isinstance(value, int) for value in names)
 

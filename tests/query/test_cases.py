@@ -1,4 +1,5 @@
-"""Golden translations: each file of `cases/` has a query, a line `-- becomes`, and the ClickHouse SQL. `db` is in the file's first line.
+"""Golden translations: each file of `cases/` has a query, a line `-- becomes`, and the ClickHouse SQL.
+The first line holds db and data precision.
 
 To accept an intended change: DEEPFLOW_REWRITE=1 pytest tests/query/test_cases.py, and read the difference.
 """

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a query stands on one line
 """SHOW: the catalogue as the schema declares it, and the values of tags."""
 
 from deepflow.schema import Schema
@@ -78,7 +79,7 @@ def test_values_of_tags(ask: Ask) -> None:
 
 def test_enumerations_and_language(ask: Ask, schema: Schema) -> None:
     shown = ask("SHOW enum response_status values", "").values
-    assert {value: name for value, name in shown} == dict(schema.enums["response_status"])
+    assert dict(shown) == dict(schema.enums["response_status"])
     assert ask("SHOW tag l7_protocol values FROM l7_flow_log WHERE display_name = 'HTTP'", "").values == [[20, "HTTP"]]
     assert ask("show language", "").values == [["en"]]
     assert len(ask("SHOW all_enum_tags", "").values) == sum(map(len, schema.enums.values()))

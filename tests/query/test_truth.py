@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a query stands on one line
 """Answers of the store against the same figures computed with numpy."""
 
 import numpy as np

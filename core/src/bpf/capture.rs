@@ -1,0 +1,555 @@
+//! Socket and process capture: which programs are attached, and the events they send.
+
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+
+use super::clock::WallClock;
+use super::record::{self, KernelCounters};
+use super::{object, probe};
+use crate::event::EventSink;
+
+/// Bounds of `bpf/include/call.h` and of the ring buffer.
+const PAYLOAD_MAX: u32 = 8192;
+const RING_MIN: u32 = 4096;
+const RING_MAX: u32 = 1 << 30;
+const PROCESS_RING: u32 = 256 * 1024;
+/// One `poll` ends after so many records even when more keep coming.
+const POLL_MAX: usize = 1 << 16;
+const INLINE_PIDS: usize = 4;
+const PID_IGNORED: u32 = 1;
+const PID_ONLY: u32 = 2;
+const PORT_BLACK: u32 = 1;
+const PORT_WHITE: u32 = 2;
+
+/// How socket calls are hooked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// The first that loads, in the order of this list.
+    #[default]
+    Auto,
+    /// The socket-length tracepoints: only socket calls pay.
+    SockLength,
+    /// The end of system calls: every system call pays.
+    SysEnter,
+}
+
+/// What is captured. Empty lists and zeros filter nothing.
+#[derive(Clone, Debug)]
+pub struct CaptureConfig {
+    /// Payload bytes of one record, at most 8192.
+    pub payload_truncation: u32,
+    /// Size of the ring; rounded up to a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Processes (thread group ids) that are not captured.
+    pub ignored_pids: Vec<u32>,
+    pub only_pids: Vec<u32>,
+    /// Inode of the only network namespace to capture.
+    pub netns: u32,
+    /// Sockets with one of these ports on either side are not captured.
+    pub ports_blacklist: Vec<u16>,
+    /// When not empty, only sockets with one of these ports on either side are captured.
+    pub ports_whitelist: Vec<u16>,
+    pub hook: Hook,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self {
+            payload_truncation: 1024,
+            ring_bytes: 8 << 20,
+            ignored_pids: Vec::new(),
+            only_pids: Vec::new(),
+            netns: 0,
+            ports_blacklist: Vec::new(),
+            ports_whitelist: Vec::new(),
+            hook: Hook::Auto,
+        }
+    }
+}
+
+/// What was chosen for one purpose, and what that loses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookReport {
+    pub what: String,
+    pub chosen: String,
+    pub lost: String,
+}
+
+/// One sentence for the user.
+#[derive(Debug)]
+pub struct CaptureError(String);
+
+impl fmt::Display for CaptureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for CaptureError {}
+
+/// Totals since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureCounters {
+    /// Records that the kernel put into the rings, and their bytes.
+    pub records: u64,
+    pub bytes: u64,
+    /// Records lost because a ring was full.
+    pub dropped: u64,
+    /// Calls left out by the filters.
+    pub filtered: u64,
+    /// Calls on sockets marked quiet.
+    pub quiet: u64,
+    /// Payloads that were not resident or not where the call says.
+    pub unreadable: u64,
+    /// Records handed to a sink.
+    pub delivered: u64,
+    /// Records of an unknown form.
+    pub malformed: u64,
+}
+
+/// The causes of `error` in one line.
+pub(super) fn reason(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    let line = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    line.chars().take(300).collect()
+}
+
+pub(super) fn tracepoint(
+    bpf: &mut Ebpf,
+    program: &str,
+    tracepoint: &str,
+    btf: &Btf,
+) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint = bpf
+        .program_mut(program)
+        .ok_or_else(|| ProgramError::InvalidName {
+            name: program.to_owned(),
+        })?
+        .try_into()?;
+    program.load(tracepoint, btf)?;
+    program.attach()?;
+    Ok(())
+}
+
+/// Loads `process.bpf.c` and attaches it.
+pub(super) fn load_processes(btf: &Btf) -> Result<Ebpf, String> {
+    let mut bpf = EbpfLoader::new()
+        .btf(Some(btf))
+        .map_max_entries("ring", PROCESS_RING)
+        .load(object::PROCESS)
+        .map_err(|error| reason(&error))?;
+    for name in ["sched_process_exec", "sched_process_fork"] {
+        tracepoint(&mut bpf, name, name, btf).map_err(|error| reason(&error))?;
+    }
+    if tracepoint(&mut bpf, "sched_process_exit", "sched_process_exit", btf).is_err() {
+        tracepoint(
+            &mut bpf,
+            "sched_process_exit_live",
+            "sched_process_exit",
+            btf,
+        )
+        .map_err(|error| reason(&error))?;
+    }
+    Ok(bpf)
+}
+
+/// The filters of a configuration, in the form of the programs.
+struct Filters {
+    pids: Vec<(u32, u32)>,
+    inline_pids: [u32; INLINE_PIDS],
+    inline_count: u32,
+    ports: Vec<(u32, u32)>,
+}
+
+impl Filters {
+    fn new(config: &CaptureConfig) -> Self {
+        let mut inline_pids = [0; INLINE_PIDS];
+        let fits = config.ignored_pids.len() <= INLINE_PIDS;
+        let mut pids = marks(config.only_pids.iter().copied(), PID_ONLY);
+        if fits {
+            inline_pids[..config.ignored_pids.len()].copy_from_slice(&config.ignored_pids);
+        } else {
+            pids = merged(
+                pids,
+                marks(config.ignored_pids.iter().copied(), PID_IGNORED),
+            );
+        }
+        let black = marks(
+            config.ports_blacklist.iter().map(|&port| u32::from(port)),
+            PORT_BLACK,
+        );
+        let white = marks(
+            config.ports_whitelist.iter().map(|&port| u32::from(port)),
+            PORT_WHITE,
+        );
+        let inline_count = if fits {
+            u32::try_from(config.ignored_pids.len()).unwrap_or(0)
+        } else {
+            0
+        };
+        Self {
+            pids,
+            inline_pids,
+            inline_count,
+            ports: merged(black, white),
+        }
+    }
+}
+
+fn marks(keys: impl Iterator<Item = u32>, mark: u32) -> Vec<(u32, u32)> {
+    merged(keys.map(|key| (key, mark)).collect(), Vec::new())
+}
+
+/// One entry a key, marks united.
+fn merged(mut left: Vec<(u32, u32)>, right: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    left.extend(right);
+    left.sort_unstable();
+    left.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            kept.1 |= next.1;
+        }
+        same
+    });
+    left
+}
+
+fn union(entries: &[(u32, u32)]) -> u32 {
+    entries.iter().fold(0, |all, entry| all | entry.1)
+}
+
+fn entries(list: &[(u32, u32)]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX).max(1)
+}
+
+fn fill(bpf: &mut Ebpf, name: &str, list: &[(u32, u32)]) -> Result<(), EbpfError> {
+    if let (false, Some(map)) = (list.is_empty(), bpf.map_mut(name)) {
+        let mut map = HashMap::<_, u32, u32>::try_from(map)?;
+        for (key, value) in list {
+            map.insert(key, value, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// A number that nobody outside can guess.
+fn random_odd() -> u64 {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer has the length that is given.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    u64::from_ne_bytes(bytes) | 1
+}
+
+/// Loads one of the two socket objects and attaches what it cannot do without.
+pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Result<Ebpf, String> {
+    let filters = Filters::new(config);
+    let truncation = config.payload_truncation.min(PAYLOAD_MAX);
+    let ring = config
+        .ring_bytes
+        .clamp(RING_MIN, RING_MAX)
+        .next_power_of_two();
+    let (pid_marks, port_marks, key) = (union(&filters.pids), union(&filters.ports), random_odd());
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .map_max_entries("ring", ring)
+        .map_max_entries("pids", entries(&filters.pids))
+        .map_max_entries("ports", entries(&filters.ports))
+        .override_global("payload_truncation", &truncation, true)
+        .override_global("ignored_count", &filters.inline_count, true)
+        .override_global("ignored_pids", &filters.inline_pids, true)
+        .override_global("pid_map_marks", &pid_marks, true)
+        .override_global("port_map_marks", &port_marks, true)
+        .override_global("only_netns", &config.netns, true);
+    let code = if hook == Hook::SysEnter {
+        loader.override_global("identity_key", &key, true);
+        object::SYSCALL
+    } else {
+        object::SOCKET
+    };
+    let mut bpf = loader.load(code).map_err(|error| reason(&error))?;
+    fill(&mut bpf, "pids", &filters.pids).map_err(|error| reason(&error))?;
+    fill(&mut bpf, "ports", &filters.ports).map_err(|error| reason(&error))?;
+    let programs: &[&str] = if hook == Hook::SysEnter {
+        &["sys_exit"]
+    } else {
+        &["sock_send_length", "sock_recv_length"]
+    };
+    for program in programs {
+        tracepoint(&mut bpf, program, program, btf).map_err(|error| reason(&error))?;
+    }
+    Ok(bpf)
+}
+
+/// Where the cgroup v2 tree is mounted.
+fn cgroup2() -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| path.to_owned())
+    })
+}
+
+/// Attaches the programs that see who sent a datagram.
+fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
+    let root = cgroup2().ok_or("no cgroup2 tree is mounted")?;
+    let cgroup = File::open(&root).map_err(|error| format!("{root}: {error}"))?;
+    for name in ["recvmsg4", "recvmsg6"] {
+        let program: &mut CgroupSockAddr = bpf
+            .program_mut(name)
+            .ok_or("the program is missing")?
+            .try_into()
+            .map_err(|error: ProgramError| reason(&error))?;
+        program.load().map_err(|error| reason(&error))?;
+        program
+            .attach(&cgroup, CgroupAttachMode::AllowMultiple)
+            .map_err(|error| reason(&error))?;
+    }
+    Ok(root)
+}
+
+fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
+    bpf: &mut Ebpf,
+    name: &str,
+) -> Result<T, CaptureError> {
+    let map = bpf
+        .take_map(name)
+        .ok_or_else(|| CaptureError(format!("The kernel programs have no map {name}.")))?;
+    T::try_from(map).map_err(|error| {
+        CaptureError(format!(
+            "The map {name} cannot be used: {}.",
+            reason(&error)
+        ))
+    })
+}
+
+/// One loaded object with a ring of its own.
+struct Source {
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, KernelCounters>,
+    /// Dropping it detaches its programs.
+    _bpf: Ebpf,
+}
+
+impl Source {
+    fn new(mut bpf: Ebpf) -> Result<Self, CaptureError> {
+        Ok(Self {
+            ring: take(&mut bpf, "ring")?,
+            counters: take(&mut bpf, "counters")?,
+            _bpf: bpf,
+        })
+    }
+
+    fn add_to(&self, total: &mut CaptureCounters) {
+        let Ok(per_cpu) = self.counters.get(&0, 0) else {
+            return;
+        };
+        for cpu in per_cpu.iter() {
+            total.records += cpu.records;
+            total.bytes += cpu.bytes;
+            total.dropped += cpu.dropped;
+            total.filtered += cpu.filtered;
+            total.quiet += cpu.quiet;
+            total.unreadable += cpu.unreadable;
+        }
+    }
+}
+
+/// CLOCK_BOOTTIME of the record that `next()` will return.
+fn next_time(ring: &mut RingBuf<MapData>) -> Option<u64> {
+    let item = ring.next()?;
+    let time_ns = record::time_ns(&item).unwrap_or(0);
+    // An item gives its place back to the kernel when it is dropped: this one stays where it is.
+    std::mem::forget(item);
+    Some(time_ns)
+}
+
+/// Attached kernel programs; dropping it detaches them all.
+pub struct Capture {
+    sockets: Source,
+    processes: Option<Source>,
+    quiet: HashMap<MapData, u64, u32>,
+    quiet_epoch: Array<MapData, u32>,
+    epoch: u32,
+    clock: WallClock,
+    delivered: u64,
+    malformed: u64,
+}
+
+impl Capture {
+    /// Loads and attaches the programs. The report has a line for each purpose.
+    pub fn start(config: &CaptureConfig) -> Result<(Self, Vec<HookReport>), CaptureError> {
+        let btf = probe::kernel_btf().map_err(CaptureError)?;
+        let mut reports = Vec::new();
+        let candidates: &[Hook] = match config.hook {
+            Hook::Auto => &[Hook::SockLength, Hook::SysEnter],
+            Hook::SockLength => &[Hook::SockLength],
+            Hook::SysEnter => &[Hook::SysEnter],
+        };
+        let mut refusals = Vec::new();
+        let mut chosen = None;
+        for &hook in candidates {
+            match load_sockets(hook, config, &btf) {
+                Ok(bpf) => {
+                    chosen = Some((hook, bpf));
+                    break;
+                }
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        let Some((hook, mut bpf)) = chosen else {
+            return Err(CaptureError(probe::why_not(&refusals.join("; "))));
+        };
+        let report = |what: &str, chosen: &str, lost: String| HookReport {
+            what: what.to_owned(),
+            chosen: chosen.to_owned(),
+            lost,
+        };
+        reports.push(if hook == Hook::SockLength {
+            let lost = "bytes that splice() takes out of a socket; payload of sendfile, splice and io_uring";
+            report("socket calls", "tp_btf/sock_send_length, tp_btf/sock_recv_length", lost.to_owned())
+        } else {
+            let lost = "every system call of the machine pays; io_uring is not seen; payload of sendfile and splice";
+            let why = refusals.first().map(|refusal| format!(" (sock_length: {refusal})")).unwrap_or_default();
+            report("socket calls", "tp_btf/sys_exit", format!("{lost}{why}"))
+        });
+        reports.push(
+            match tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", &btf) {
+                Ok(()) => report(
+                    "beginning and end of connections",
+                    "tp_btf/inet_sock_set_state",
+                    String::new(),
+                ),
+                Err(error) => report(
+                    "beginning and end of connections",
+                    "none",
+                    format!(
+                        "the cause of a connection's first request, and prompt clean-up ({})",
+                        reason(&error)
+                    ),
+                ),
+            },
+        );
+        if hook == Hook::SockLength {
+            reports.push(match datagram_peers(&mut bpf) {
+                Ok(root) => {
+                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {root}");
+                    report(
+                        "peer of datagrams on unconnected sockets",
+                        &chosen,
+                        String::new(),
+                    )
+                }
+                Err(why) => report(
+                    "peer of datagrams on unconnected sockets",
+                    "none",
+                    format!("the sender's address of received datagrams ({why})"),
+                ),
+            });
+        }
+        let processes = match load_processes(&btf) {
+            Ok(bpf) => {
+                let chosen = "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit";
+                reports.push(report("processes", chosen, String::new()));
+                Some(Source::new(bpf)?)
+            }
+            Err(why) => {
+                let lost = format!("processes that live shorter than a scan of /proc ({why})");
+                reports.push(report("processes", "none", lost));
+                None
+            }
+        };
+        let quiet = take(&mut bpf, "quiet")?;
+        let quiet_epoch = take(&mut bpf, "quiet_epoch")?;
+        let sockets = Source::new(bpf)?;
+        let clock = WallClock::new();
+        Ok((
+            Self {
+                sockets,
+                processes,
+                quiet,
+                quiet_epoch,
+                epoch: 0,
+                clock,
+                delivered: 0,
+                malformed: 0,
+            },
+            reports,
+        ))
+    }
+
+    /// Hands everything that is in the rings to `sink`, in the order of time, and returns how many records it was: at
+    /// most 65536, then there may be more.
+    pub fn poll(&mut self, sink: &mut dyn EventSink) -> usize {
+        let offset_ns = self.clock.offset_ns();
+        let mut processes = self.processes.as_mut().map(|source| &mut source.ring);
+        let mut next_process = processes.as_mut().and_then(|ring| next_time(ring));
+        let (mut count, mut malformed) = (0, 0);
+        let mut deliver = |item: &[u8], count: &mut usize| {
+            malformed += u64::from(!record::deliver(item, offset_ns, sink));
+            *count += 1;
+        };
+        while count < POLL_MAX {
+            let socket = self.sockets.ring.next();
+            // A process's beginning comes before what it sends.
+            let until = socket
+                .as_ref()
+                .map_or(u64::MAX, |item| record::time_ns(item).unwrap_or(0));
+            while let Some(ring) = processes
+                .as_mut()
+                .filter(|_| next_process.is_some_and(|time| time <= until))
+            {
+                if let Some(item) = ring.next() {
+                    deliver(&item, &mut count);
+                }
+                next_process = next_time(ring);
+            }
+            let Some(item) = socket else { break };
+            deliver(&item, &mut count);
+        }
+        self.malformed += malformed;
+        self.delivered += u64::try_from(count).unwrap_or(0) - malformed;
+        count
+    }
+
+    /// No data of this socket is wanted any more: the kernel sends none from its next call on, only its end.
+    pub fn quiet(&mut self, socket: u64) {
+        // A mark that could not be set costs records that the caller ignores; it may set it again.
+        if self.quiet.insert(socket, 1, 0).is_ok() {
+            self.epoch = self.epoch.wrapping_add(1);
+            let _ = self.quiet_epoch.set(0, self.epoch, 0);
+        }
+    }
+
+    pub fn counters(&self) -> CaptureCounters {
+        let mut total = CaptureCounters {
+            delivered: self.delivered,
+            malformed: self.malformed,
+            ..CaptureCounters::default()
+        };
+        self.sockets.add_to(&mut total);
+        if let Some(processes) = &self.processes {
+            processes.add_to(&mut total);
+        }
+        total
+    }
+}
