@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from deepflow.api.body import RequestError, read_object
 from deepflow.api.state import state_of
+from deepflow.query import QueryError, execute
 from deepflow.store import StoreError
 
 _MAX_BODY_BYTES = 1 << 20
@@ -13,8 +14,6 @@ _MAX_BODY_BYTES = 1 << 20
 
 async def query(request: Request) -> JSONResponse:
     """Form or JSON with db, sql and data_precision; the answer in DeepFlow's shape."""
-    from deepflow.query import QueryError, execute  # noqa: PLC0415
-
     state = state_of(request)
     try:
         asked = await read_object(request, _MAX_BODY_BYTES)

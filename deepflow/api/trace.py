@@ -10,14 +10,13 @@ from deepflow.api.body import RequestError, read_object
 from deepflow.api.query import refusal
 from deepflow.api.state import State, state_of
 from deepflow.store import StoreError
+from deepflow.trace import TraceNotFound, trace_by_id, trace_by_trace_id
 
 _MAX_BODY_BYTES = 1 << 16
 
 
 async def l7_flow_tracing(request: Request) -> JSONResponse:
     """JSON with `_id` or trace_id, TIME_START and TIME_END in s; the answer in DeepFlow's shape."""
-    from deepflow.trace import TraceNotFound  # noqa: PLC0415
-
     state = state_of(request)
     try:
         asked = await read_object(request, _MAX_BODY_BYTES)
@@ -32,8 +31,6 @@ async def l7_flow_tracing(request: Request) -> JSONResponse:
 
 
 def _search(state: State, asked: dict[str, Any]) -> Any:
-    from deepflow.trace import trace_by_id, trace_by_trace_id  # noqa: PLC0415
-
     if asked.get("_id") not in (None, ""):
         return trace_by_id(state.store, _number(asked, "_id", 2**64)).to_dict()
     trace_id = asked.get("trace_id")
