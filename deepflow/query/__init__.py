@@ -19,7 +19,11 @@ SETTINGS = {
     "max_memory_usage": 4_000_000_000,
     "readonly": 2,
 }
-"""What the store grants one query. `readonly` 2 allows settings of the connection and nothing that writes."""
+"""What the store grants one query. `readonly` 2 refuses everything that writes."""
+# As a clause of the statement: set on the connection, `readonly` would outlive the query, since it forbids its own reset.
+_CLAUSE = " SETTINGS " + ", ".join(
+    f"{name} = '{value}'" if isinstance(value, str) else f"{name} = {value}" for name, value in SETTINGS.items()
+)
 # ClickHouse's error codes that a reader can do something about; every other one is the server's own fault.
 _READER_CODES = {
     43: "A function does not take values of this type",
@@ -56,7 +60,7 @@ def execute(store: Store, schema: Schema, sql: str, db: str, precision: str | No
 
 def _read(store: Store, sql: str) -> pa.Table:
     try:
-        return store.query(sql, None, SETTINGS)
+        return store.query(sql + _CLAUSE)
     except StoreError as error:
         if reason := _READER_CODES.get(error.code):
             raise QueryError(f"{reason}.") from error

@@ -154,6 +154,16 @@ def test_a_bad_pattern_is_the_readers_mistake(ask: Ask) -> None:
         ask("SELECT endpoint FROM l7_flow_log WHERE endpoint REGEXP '('")
 
 
+def test_limits_of_a_query_do_not_outlive_it(ask: Ask) -> None:
+    ask("SELECT Count(row) FROM l7_flow_log")
+    kept = ask.store.query(
+        "SELECT toUInt64(getSetting('readonly')) AS r, toFloat64(getSetting('max_execution_time')) AS t"
+    ).to_pylist()
+    assert kept == [{"r": 0, "t": 0.0}]
+    ask.store.command("CREATE TABLE IF NOT EXISTS flow_log.after_a_query (a UInt8) ENGINE = Memory")
+    ask.store.command("DROP TABLE flow_log.after_a_query")
+
+
 WORDS = (
     "SELECT", "FROM", "WHERE", "GROUP BY", "HAVING", "ORDER BY", "LIMIT", "OFFSET", "SLIMIT", "AND", "OR", "NOT", "IN", "LIKE", "REGEXP", "AS",
     "SHOW", "tags", "tag", "values", "metrics", "functions", "enum", "from", "(", ")", "(", ")", ",", "*", "=", "!=", "<", ">=", "+", "-", "/",
