@@ -17,13 +17,11 @@ SETTINGS = {
     "max_result_rows": MAX_ROWS,
     "result_overflow_mode": "throw",
     "max_memory_usage": 4_000_000_000,
-    "readonly": 2,
 }
-"""What the store grants one query. `readonly` 2 refuses everything that writes."""
-# As a clause of the statement: set on the connection, `readonly` would outlive the query, since it forbids its own reset.
-_CLAUSE = " SETTINGS " + ", ".join(
-    f"{name} = '{value}'" if isinstance(value, str) else f"{name} = {value}" for name, value in SETTINGS.items()
-)
+"""What the store grants one query. Set and reset around it: a chDB connection on which a query failed half-way puts the
+bytes it had written in front of its next result, and the reset takes them."""
+# As a clause of the statement: set on the connection it would outlive the query, since it forbids its own reset.
+_READ_ONLY = " SETTINGS readonly = 2"
 # ClickHouse's error codes that a reader can do something about; every other one is the server's own fault.
 _READER_CODES = {
     43: "A function does not take values of this type",
@@ -60,7 +58,7 @@ def execute(store: Store, schema: Schema, sql: str, db: str, precision: str | No
 
 def _read(store: Store, sql: str) -> pa.Table:
     try:
-        return store.query(sql + _CLAUSE)
+        return store.query(sql + _READ_ONLY, None, SETTINGS)
     except StoreError as error:
         if reason := _READER_CODES.get(error.code):
             raise QueryError(f"{reason}.") from error
