@@ -6,7 +6,7 @@ from deepflow.schema import Table
 
 MAX_BODY_BYTES = 32 << 20
 MAX_BATCH_ROWS = 200_000
-"""Bound of a batch; with at most five association keys a row, its derived rows are one block, too."""
+"""Bound of a batch, well below the rows of one block, so that each partition gets all of its rows or none."""
 _MAX_DECODED_BYTES = 1 << 30
 
 

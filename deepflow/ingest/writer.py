@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from deepflow.ingest.batch import MAX_BATCH_ROWS
 from deepflow.ingest.counters import Counters
 from deepflow.ingest.derived import DerivedKeys, slices_sql
 from deepflow.ingest.journal import SLICE_S, SLICE_SQL, Journal, Slice
@@ -21,7 +22,7 @@ from deepflow.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 _FULL_ROWS = 50_000
-_MAX_INSERT_ROWS = 200_000
+_MAX_INSERT_ROWS = MAX_BATCH_ROWS
 _MAX_QUEUED_ROWS = 400_000
 _MAX_QUEUED_BYTES = 256 << 20
 _REMEMBERED_BATCHES = 100_000
