@@ -315,14 +315,15 @@ impl Mysql {
     fn server(&mut self, packet: &Packet) -> Step {
         let skip = Step::Skip(packet.total());
         let first = packet.body.first().copied();
-        if packet.sequence == 0 && self.phase != Phase::Authenticating {
-            if let Some(version) = login::greeting(packet.body) {
-                self.version = version;
-                self.phase = Phase::Greeted;
-                self.reply = Reply::Done;
-                self.pending.clear();
-                return skip;
-            }
+        if packet.sequence == 0
+            && self.phase != Phase::Authenticating
+            && let Some(version) = login::greeting(packet.body)
+        {
+            self.version = version;
+            self.phase = Phase::Greeted;
+            self.reply = Reply::Done;
+            self.pending.clear();
+            return skip;
         }
         if self.phase == Phase::Authenticating {
             return match first {
@@ -561,6 +562,17 @@ impl Parser for Mysql {
     }
 }
 
+/// A packet of the compressed protocol that was sent as it is: behind the longer header lies a whole packet.
+fn compressed(packet: &Packet) -> bool {
+    let inner = packet.body.get(3..).and_then(u24);
+    packet.body.starts_with(&[0; 3]) && inner.is_some_and(|inner| inner + HEADER == packet.length)
+}
+
+fn u24(bytes: &[u8]) -> Option<usize> {
+    let &[a, b, c] = bytes.first_chunk()?;
+    Some(u32::from_le_bytes([a, b, c, 0]) as usize)
+}
+
 fn check(payload: &[u8], port: u16) -> Guess {
     let ours = port == PORT;
     let Some(packet) = packet(payload) else {
@@ -573,6 +585,9 @@ fn check(payload: &[u8], port: u16) -> Guess {
             Guess::No
         };
     };
+    if compressed(&packet) {
+        return Guess::No;
+    }
     match packet.sequence {
         0 if login::greeting(packet.body).is_some() => Guess::Yes(Role::Server),
         0 if matches!(first, command::QUERY | command::STMT_PREPARE) => {

@@ -30,13 +30,13 @@ impl<T> Preferred<T> {
         let Some(rank) = names.iter().position(|name| same_header(header, name)) else {
             return;
         };
-        if rank < self.rank {
-            if let Some(value) = value() {
-                *self = Self {
-                    rank,
-                    value: Some(value),
-                };
-            }
+        if rank < self.rank
+            && let Some(value) = value()
+        {
+            *self = Self {
+                rank,
+                value: Some(value),
+            };
         }
     }
 }

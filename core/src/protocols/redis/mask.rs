@@ -111,7 +111,7 @@ pub fn command(words: &[&[u8]], max: usize) -> String {
         .map_or(&Values::None, |(_, values)| values);
     let every = |first: usize, step: usize| -> Vec<bool> {
         (0..arguments.len())
-            .map(|at| at >= first && (at - first) % step == 0)
+            .map(|at| at >= first && (at - first).is_multiple_of(step))
             .collect()
     };
     let masked: Vec<bool> = match *rule {
