@@ -24,7 +24,7 @@ const LOAD: [Exchange; 4] = [
         response: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"id\": 17, ...}",
     },
     Exchange { transport: 6, port: 6379, request: b"*2\r\n$3\r\nGET\r\n$7\r\nitem:17\r\n", response: b"$5\r\nvalue\r\n" },
-    Exchange { transport: 6, port: 3306, request: b"\x18\0\0\0\x03SELECT * FROM items t 17", response: b"\x07\0\0\x01\0\0\0\x02\0\0\0" },
+    Exchange { transport: 6, port: 3306, request: b"\x19\0\0\0\x03SELECT * FROM items t 17", response: b"\x07\0\0\x01\0\0\0\x02\0\0\0" },
     Exchange {
         transport: 17,
         port: 53,

@@ -14,7 +14,7 @@ fn exchange(name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
         ),
         "Redis" => (b"*3\r\n$3\r\nSET\r\n$6\r\ncart:7\r\n$5\r\nitems\r\n".to_vec(), b"+OK\r\n".to_vec()),
         "MySQL" => (
-            b"\x27\0\0\0\x03select name from items where id = 17001".to_vec(),
+            b"\x28\0\0\0\x03select name from items where id = 17001".to_vec(),
             b"\x01\0\0\x01\x01\x05\0\0\x02\x03def\0\x05\0\0\x03\xfe\0\0\x02\0\x02\0\0\x04\x01a\x05\0\0\x05\xfe\0\0\x02\0".to_vec(),
         ),
         "DNS" => (

@@ -213,6 +213,7 @@ fn sessions_agree_with_tshark() {
     };
     let (file, role, quality) = (place("file"), place("role"), place("quality"));
     let mut differing = BTreeMap::new();
+    let mut texts = BTreeMap::new();
     let mut compared = 0;
     for line in lines.filter(|line| line[role] == "sessions" && line[quality] == "clean") {
         let protocol = line[file].split('/').next().unwrap_or_default();
@@ -228,6 +229,26 @@ fn sessions_agree_with_tshark() {
             .collect();
         want.sort_unstable();
         let found = delays(&run(&path));
+        if protocol == "http" && want.len() == found.len() {
+            let named = exchanges(&run(&path));
+            let sessions = truth["sessions"].as_array().expect("sessions").iter();
+            let mut asked: Vec<String> = sessions
+                .map(|session| {
+                    format!(
+                        "{} {}",
+                        session["request"].as_str().unwrap_or_default(),
+                        session["status"]
+                    )
+                })
+                .collect();
+            asked.sort_unstable();
+            if named != asked {
+                texts.insert(
+                    line[file].to_string(),
+                    format!("{asked:?} {named:?}").chars().take(300).collect(),
+                );
+            }
+        }
         if want != found {
             let note = format!(
                 "{} sessions expected, {} found; {want:?} {found:?}",
@@ -239,6 +260,7 @@ fn sessions_agree_with_tshark() {
     }
     assert!(compared > 60, "only {compared} captures");
     against_ledger("tshark", &differing);
+    against_ledger("tshark_text", &texts);
 }
 
 #[test]
