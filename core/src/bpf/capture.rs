@@ -320,8 +320,9 @@ fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
             .try_into()
             .map_err(|error: ProgramError| reason(&error))?;
         program.load().map_err(|error| reason(&error))?;
+        // A link allows other programs beside it, and takes no flag that says so.
         program
-            .attach(&cgroup, CgroupAttachMode::AllowMultiple)
+            .attach(&cgroup, CgroupAttachMode::Single)
             .map_err(|error| reason(&error))?;
     }
     Ok(root)
