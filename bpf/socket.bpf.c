@@ -4,7 +4,7 @@
 #include "include/kernel.h"
 
 #define GET(pointer, member) ((pointer)->member)
-#define DF_TCP(sk) bpf_skc_to_tcp_sock(sk)
+#define DF_TCP(sk)	     bpf_skc_to_tcp_sock(sk)
 
 #include "include/socket.h"
 

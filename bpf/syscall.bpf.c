@@ -3,11 +3,11 @@
  * in the registers then, so no program is needed at the beginning of a call; every system call of the machine pays. */
 #include "include/kernel.h"
 
-#define GET(pointer, member)                                                         \
-	({                                                                           \
-		typeof((pointer)->member) value = {};                                \
-		bpf_probe_read_kernel((void *)&value, sizeof(value), &(pointer)->member); \
-		value;                                                               \
+#define GET(pointer, member)                                                                                           \
+	({                                                                                                             \
+		typeof((pointer)->member) value = {};                                                                  \
+		bpf_probe_read_kernel((void *)&value, sizeof(value), &(pointer)->member);                              \
+		value;                                                                                                 \
 	})
 #define DF_TCP(sk) ((struct tcp_sock *)(sk))
 

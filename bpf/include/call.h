@@ -14,10 +14,10 @@ enum {
 };
 
 struct df_call {
-	__u64 buffer;	    /* flat when vectors is 0, else an array of iovec; 0 unknown */
+	__u64 buffer; /* flat when vectors is 0, else an array of iovec; 0 unknown */
 	__u64 vectors;
-	__u64 name;	    /* sockaddr of the peer, 0 none */
-	__u64 batch;	    /* mmsghdr array of sendmmsg and recvmmsg */
+	__u64 name;  /* sockaddr of the peer, 0 none */
+	__u64 batch; /* mmsghdr array of sendmmsg and recvmmsg */
 	__u32 batch_length;
 };
 

@@ -11,11 +11,11 @@ typedef int __s32;
 typedef unsigned long long __u64;
 typedef long long __s64;
 
-#define SEC(name) __attribute__((section(name), used))
+#define SEC(name)	__attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define NULL ((void *)0)
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+#define NULL		((void *)0)
 
 /* Members of a BTF map definition. */
 #define __uint(name, value) int(*name)[value]

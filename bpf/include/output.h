@@ -24,11 +24,11 @@ static __always_inline struct df_counters *df_totals(void)
 	return bpf_map_lookup_elem(&counters, &zero);
 }
 
-#define df_count(member)                          \
-	do {                                      \
-		struct df_counters *t = df_totals(); \
-		if (t)                            \
-			t->member++;              \
+#define df_count(member)                                                                                               \
+	do {                                                                                                           \
+		struct df_counters *t = df_totals();                                                                   \
+		if (t)                                                                                                 \
+			t->member++;                                                                                   \
 	} while (0)
 
 /* A wake-up of the reader would cost more than the capture itself: it reads on a timer. */

@@ -34,8 +34,8 @@ struct df_socket {
 	__u32 tcp_seq;
 	__u16 local_port;
 	__u16 remote_port;
-	__u16 payload; /* bytes that follow this struct */
-	__u16 flags;   /* enum df_flag */
+	__u16 payload;	/* bytes that follow this struct */
+	__u16 flags;	/* enum df_flag */
 	__u8 local[16]; /* IPv4 in the first four bytes */
 	__u8 remote[16];
 };
@@ -49,8 +49,8 @@ struct df_process {
 	struct df_header h; /* the new process in DF_FORK; direction, family and protocol are 0 */
 	__u32 ppid;
 	__u32 uid;
-	__s32 exit_code;    /* wait status: code << 8 | signal */
-	__u32 filename;	    /* bytes that follow this struct, with the final zero */
+	__s32 exit_code; /* wait status: code << 8 | signal */
+	__u32 filename;	 /* bytes that follow this struct, with the final zero */
 };
 
 /* Totals of one CPU. */

@@ -2,7 +2,8 @@
 /* Records of sockets, shared by the two ways to hook them. Before including this, an object defines
  *   GET(pointer, member)   how it reads kernel memory,
  *   DF_TCP(sk)             sk as a struct tcp_sock,
- * and afterwards struct df_state *df_state_of(struct sock *, int create) and __u64 df_identity(struct sock *, struct df_state *). */
+ * and afterwards struct df_state *df_state_of(struct sock *, int create) and __u64 df_identity(struct sock *, struct
+ * df_state *). */
 #ifndef DF_SOCKET_H
 #define DF_SOCKET_H
 
@@ -161,7 +162,7 @@ static __always_inline __u32 df_sequence(struct sock *sk, __u32 length, __u8 dir
 
 /* One message: `length` bytes went over sk in this task. */
 static __always_inline void df_transfer(struct sock *sk, struct task_struct *task, __u32 length, __u8 direction,
-				    const struct df_call *call)
+					const struct df_call *call)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	if (!df_wanted_pid(pid_tgid >> 32)) {

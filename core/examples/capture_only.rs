@@ -15,10 +15,7 @@ impl EventSink for Discard {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = CaptureConfig {
-        ignored_pids: vec![std::process::id()],
-        ..CaptureConfig::default()
-    };
+    let config = CaptureConfig { ignored_pids: vec![std::process::id()], ..CaptureConfig::default() };
     let (mut capture, _) = Capture::start(&config)?;
     println!("attached");
     std::io::stdout().flush()?;

@@ -34,10 +34,7 @@ const LOAD: [Exchange; 4] = [
 ];
 
 fn main() {
-    let rounds: u64 = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(10_000);
+    let rounds: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000);
     let mut engine = Engine::new(&EngineConfig::default());
     let (mut now_us, mut bytes_out, mut rows_out) = (1_700_000_000_000_000_u64, 0, 0);
     let mut sequences = [[0_u32; 2]; CONNECTIONS as usize];
@@ -45,11 +42,7 @@ fn main() {
     for round in 0..rounds {
         for socket in 0..CONNECTIONS {
             let load = &LOAD[(socket % 4) as usize];
-            let task = Task {
-                pid: 100,
-                tid: 100 + (socket % 8) as u32,
-                comm: *b"bench\0\0\0\0\0\0\0\0\0\0\0",
-            };
+            let task = Task { pid: 100, tid: 100 + (socket % 8) as u32, comm: *b"bench\0\0\0\0\0\0\0\0\0\0\0" };
             for (side, payload) in [load.request, load.response].into_iter().enumerate() {
                 now_us += 1;
                 let sequence = &mut sequences[socket as usize][side];
@@ -57,20 +50,10 @@ fn main() {
                     time_us: now_us,
                     source: Source::Socket,
                     socket: socket + 1,
-                    direction: if side == 0 {
-                        Direction::Egress
-                    } else {
-                        Direction::Ingress
-                    },
+                    direction: if side == 0 { Direction::Egress } else { Direction::Ingress },
                     protocol: load.transport,
-                    local: Endpoint {
-                        ip: [10, 0, 0, 1].into(),
-                        port: 40_000 + socket as u16,
-                    },
-                    remote: Endpoint {
-                        ip: [10, 0, 0, 2].into(),
-                        port: load.port,
-                    },
+                    local: Endpoint { ip: [10, 0, 0, 1].into(), port: 40_000 + socket as u16 },
+                    remote: Endpoint { ip: [10, 0, 0, 2].into(), port: load.port },
                     netns: 1,
                     task,
                     tcp_seq: sequence.wrapping_add(1),
@@ -94,11 +77,7 @@ fn main() {
     }
     let seconds = started.elapsed().as_secs_f64();
     let counters: std::collections::BTreeMap<_, _> = engine.counters().into_iter().collect();
-    let messages: u64 = counters
-        .iter()
-        .filter(|(name, _)| name.starts_with("messages_"))
-        .map(|(_, count)| count)
-        .sum();
+    let messages: u64 = counters.iter().filter(|(name, _)| name.starts_with("messages_")).map(|(_, count)| count).sum();
     let report = serde_json::json!({
         "messages": messages, "sessions": counters["sessions_paired"], "invalid": counters["invalid"],
         "rows": rows_out, "ipc_bytes": bytes_out, "seconds": seconds,

@@ -47,21 +47,14 @@ fn main() {
     // SAFETY: a zeroed set with one CPU in it, given with its size.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(
-            libc::sched_getcpu().max(0).unsigned_abs() as usize,
-            &mut set,
-        );
+        libc::CPU_SET(libc::sched_getcpu().max(0).unsigned_abs() as usize, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    let mut client =
-        TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let mut client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     let (mut server, _) = listener.accept().expect("a connection");
     client.set_nodelay(true).expect("TCP_NODELAY");
-    let null = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/null")
-        .expect("/dev/null");
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
     let (message, mut buffer) = ([b'x'; MESSAGE], [0u8; MESSAGE]);
     let modes = [None, Some(Hook::SockLength), Some(Hook::SysEnter)];
     let mut best = [[f64::INFINITY; 3]; 3];
@@ -69,15 +62,9 @@ fn main() {
     for _ in 0..ROUNDS {
         for (mode, hook) in modes.into_iter().enumerate() {
             let mut capture = hook.map(|hook| {
-                let config = CaptureConfig {
-                    hook,
-                    ring_bytes: 64 << 20,
-                    ignored_pids: vec![1],
-                    ..CaptureConfig::default()
-                };
-                Capture::start(&config)
-                    .unwrap_or_else(|error| panic!("{error}"))
-                    .0
+                let config =
+                    CaptureConfig { hook, ring_bytes: 64 << 20, ignored_pids: vec![1], ..CaptureConfig::default() };
+                Capture::start(&config).unwrap_or_else(|error| panic!("{error}")).0
             });
             // A message each way, so that every call carries its payload.
             let tcp = per_call(CALLS, || {

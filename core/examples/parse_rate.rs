@@ -59,8 +59,5 @@ fn main() {
         let rate = messages as f64 / start.elapsed().as_secs_f64();
         rates.insert(protocol.name.to_owned(), (rate.round() as u64).into());
     }
-    println!(
-        "{}",
-        serde_json::json!({ "unit": "messages/s/core", "rates": rates })
-    );
+    println!("{}", serde_json::json!({ "unit": "messages/s/core", "rates": rates }));
 }

@@ -39,12 +39,7 @@ struct ToldListener {
 
 impl ToldListener {
     fn known(self) -> Listener {
-        Listener {
-            netns: self.netns,
-            ip: self.ip,
-            port: self.port,
-            pid: self.pid,
-        }
+        Listener { netns: self.netns, ip: self.ip, port: self.port, pid: self.pid }
     }
 }
 
@@ -65,25 +60,15 @@ impl ToldSocket {
         KnownSocket {
             netns: self.netns,
             protocol: 6,
-            local: Endpoint {
-                ip: self.local,
-                port: self.local_port,
-            },
-            remote: Endpoint {
-                ip: self.remote,
-                port: self.remote_port,
-            },
-            process: Process {
-                pid: self.pid,
-                comm: comm_bytes(&self.comm),
-            },
+            local: Endpoint { ip: self.local, port: self.local_port },
+            remote: Endpoint { ip: self.remote, port: self.remote_port },
+            process: Process { pid: self.pid, comm: comm_bytes(&self.comm) },
         }
     }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, String> {
-    serde_json::from_str(json)
-        .map_err(|error| format!("The table of sockets is not the JSON that is wanted: {error}."))
+    serde_json::from_str(json).map_err(|error| format!("The table of sockets is not the JSON that is wanted: {error}."))
 }
 
 /// What the kernel side needs of the configuration.
@@ -107,35 +92,14 @@ fn capture_config(config: &EngineConfig) -> CaptureConfig {
 type Reply<T> = SyncSender<T>;
 
 enum Command {
-    Drain {
-        flush_all: bool,
-        reply: Reply<Vec<Batch>>,
-    },
-    ProcessChanges {
-        reply: Reply<Vec<ProcessChange>>,
-    },
-    Active {
-        reply: Reply<Vec<ActiveProcess>>,
-    },
-    Listeners {
-        table: Vec<Listener>,
-        reply: Reply<()>,
-    },
-    Sockets {
-        table: Vec<KnownSocket>,
-        reply: Reply<()>,
-    },
-    AgentId {
-        id: u16,
-        reply: Reply<()>,
-    },
-    Throttle {
-        rows_per_second: u32,
-        reply: Reply<()>,
-    },
-    Counters {
-        reply: Reply<BTreeMap<String, u64>>,
-    },
+    Drain { flush_all: bool, reply: Reply<Vec<Batch>> },
+    ProcessChanges { reply: Reply<Vec<ProcessChange>> },
+    Active { reply: Reply<Vec<ActiveProcess>> },
+    Listeners { table: Vec<Listener>, reply: Reply<()> },
+    Sockets { table: Vec<KnownSocket>, reply: Reply<()> },
+    AgentId { id: u16, reply: Reply<()> },
+    Throttle { rows_per_second: u32, reply: Reply<()> },
+    Counters { reply: Reply<BTreeMap<String, u64>> },
     Stop,
 }
 
@@ -152,9 +116,7 @@ impl EventSink for Watch<'_> {
         if pid != *self.last_pid {
             *self.last_pid = pid;
             if self.active.len() < MAX_ACTIVE {
-                self.active
-                    .entry(pid)
-                    .or_insert((segment.task, segment.time_us));
+                self.active.entry(pid).or_insert((segment.task, segment.time_us));
             }
         }
         self.engine.segment(segment);
@@ -178,9 +140,7 @@ struct Worker {
 
 /// Microseconds since the epoch.
 pub fn now_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_micros() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
 impl Worker {
@@ -201,11 +161,7 @@ impl Worker {
 
     fn read(&mut self) {
         let mut last_pid = 0;
-        let mut watch = Watch {
-            engine: &mut self.engine,
-            active: &mut self.active,
-            last_pid: &mut last_pid,
-        };
+        let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
         self.capture.poll(&mut watch);
         self.engine.tick(now_us());
         for socket in self.engine.take_quiet() {
@@ -247,10 +203,7 @@ impl Worker {
                 self.engine.set_agent_id(id);
                 let _ = reply.send(());
             }
-            Command::Throttle {
-                rows_per_second,
-                reply,
-            } => {
+            Command::Throttle { rows_per_second, reply } => {
                 self.engine.set_l7_throttle(rows_per_second);
                 let _ = reply.send(());
             }
@@ -262,12 +215,8 @@ impl Worker {
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
-        let mut all: BTreeMap<String, u64> = self
-            .engine
-            .counters()
-            .into_iter()
-            .map(|(n, v)| (n.to_string(), v))
-            .collect();
+        let mut all: BTreeMap<String, u64> =
+            self.engine.counters().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
         let kernel = self.capture.counters();
         let named = [
             ("records", kernel.records),
@@ -297,25 +246,15 @@ impl Running {
     /// # Errors
     /// One sentence: what the kernel or the privileges refuse, or which configuration key is wrong.
     pub fn start(config: &EngineConfig) -> Result<Self, String> {
-        let (capture, hooks) =
-            Capture::start(&capture_config(config)).map_err(|e| e.to_string())?;
+        let (capture, hooks) = Capture::start(&capture_config(config)).map_err(|e| e.to_string())?;
         let engine = Engine::new(config);
         let (commands, receiver) = mpsc::sync_channel(64);
-        let worker = Worker {
-            capture,
-            engine,
-            active: FxHashMap::default(),
-            commands: receiver,
-        };
+        let worker = Worker { capture, engine, active: FxHashMap::default(), commands: receiver };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
             .spawn(move || worker.run())
             .map_err(|e| format!("the capture thread could not be started: {e}"))?;
-        Ok(Self {
-            commands,
-            thread: Some(thread),
-            hooks,
-        })
+        Ok(Self { commands, thread: Some(thread), hooks })
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, String> {
@@ -354,10 +293,7 @@ impl Running {
     }
 
     pub fn set_throttle(&self, rows_per_second: u32) -> Result<(), String> {
-        self.ask(|reply| Command::Throttle {
-            rows_per_second,
-            reply,
-        })
+        self.ask(|reply| Command::Throttle { rows_per_second, reply })
     }
 
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, String> {

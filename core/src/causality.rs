@@ -75,16 +75,7 @@ impl Causality {
         // The standard library seeds RandomState from the system's entropy: ids of two runs do not meet.
         let seed = RandomState::new().hash_one(std::process::id());
         let (threads, open) = (FxHashMap::default(), FxHashSet::default());
-        Self {
-            threads,
-            open,
-            seed,
-            issued: 0,
-            turn: 0,
-            enabled,
-            ambiguous: 0,
-            evicted: 0,
-        }
+        Self { threads, open, seed, issued: 0, turn: 0, enabled, ambiguous: 0, evicted: 0 }
     }
 
     /// Threads that carry an id, and open contexts.
@@ -130,13 +121,7 @@ impl Causality {
             return;
         }
         self.turn += 1;
-        self.threads.insert(
-            thread,
-            Carried {
-                id,
-                turn: self.turn,
-            },
-        );
+        self.threads.insert(thread, Carried { id, turn: self.turn });
         if self.threads.len() > MAX_THREADS {
             self.evict();
         }
@@ -162,11 +147,7 @@ impl Causality {
     /// A request is written on a client socket: its id.
     pub fn request_written(&self, task: &Task, memory: &mut Memory) -> u64 {
         let remembered = std::mem::take(&mut memory.connect);
-        if self.open.contains(&remembered) {
-            remembered
-        } else {
-            self.current(task)
-        }
+        if self.open.contains(&remembered) { remembered } else { self.current(task) }
     }
 
     /// A response is read on a client socket; `id` is that of its request.

@@ -37,10 +37,7 @@ pub struct Key {
 impl Key {
     pub fn of(segment: &Segment<'_>) -> Self {
         let remote = (segment.protocol == 17).then_some(segment.remote);
-        Self {
-            socket: segment.socket,
-            remote,
-        }
+        Self { socket: segment.socket, remote }
     }
 
     /// One number for the connection.
@@ -87,11 +84,7 @@ pub struct Flow {
 impl Flow {
     /// Near and far end, seen from the process that was observed.
     pub fn ends(&self) -> (Endpoint, Endpoint) {
-        if is_client(self.local_role) {
-            (self.client, self.server)
-        } else {
-            (self.server, self.client)
-        }
+        if is_client(self.local_role) { (self.client, self.server) } else { (self.server, self.client) }
     }
 }
 
@@ -103,14 +96,8 @@ impl std::fmt::Debug for Protocol {
 
 /// How far the recognition of the protocol is.
 pub enum State {
-    Undecided {
-        tries: u32,
-    },
-    Parsed {
-        flow: Arc<Flow>,
-        parser: Box<dyn Parser>,
-        senseless: u32,
-    },
+    Undecided { tries: u32 },
+    Parsed { flow: Arc<Flow>, parser: Box<dyn Parser>, senseless: u32 },
     GivenUp,
 }
 
@@ -130,10 +117,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     fn get(&self, protocol: u8, server: Endpoint, now_us: u64) -> Option<Known> {
-        self.known
-            .get(&(protocol, server.ip, server.port))
-            .filter(|known| now_us < known.until_us)
-            .copied()
+        self.known.get(&(protocol, server.ip, server.port)).filter(|known| now_us < known.until_us).copied()
     }
 
     fn note(&mut self, protocol: u8, server: Endpoint, l7: Option<usize>, now_us: u64) {
@@ -144,14 +128,7 @@ impl Endpoints {
                 self.known.clear();
             }
         }
-        let known = self
-            .known
-            .entry((protocol, server.ip, server.port))
-            .or_insert(Known {
-                l7,
-                failures: 0,
-                until_us,
-            });
+        let known = self.known.entry((protocol, server.ip, server.port)).or_insert(Known { l7, failures: 0, until_us });
         if now_us >= known.until_us {
             known.failures = 0;
         }
@@ -204,22 +181,11 @@ fn index(direction: Direction) -> usize {
 }
 
 fn opposite(direction: Direction) -> Direction {
-    if direction == Direction::Egress {
-        Direction::Ingress
-    } else {
-        Direction::Egress
-    }
+    if direction == Direction::Egress { Direction::Ingress } else { Direction::Egress }
 }
 
 impl Connection {
-    pub fn new(
-        key: Key,
-        source: Source,
-        protocol: u8,
-        local: Endpoint,
-        remote: Endpoint,
-        netns: u32,
-    ) -> Self {
+    pub fn new(key: Key, source: Source, protocol: u8, local: Endpoint, remote: Endpoint, netns: u32) -> Self {
         Self {
             key,
             source,
@@ -274,19 +240,10 @@ impl Connection {
     }
 
     /// Gives up waiting for packets that did not come.
-    pub fn release(
-        &mut self,
-        recognition: &mut Recognition<'_>,
-        seen: &mut Vec<Seen>,
-        report: &mut Report,
-    ) -> Verdict {
+    pub fn release(&mut self, recognition: &mut Recognition<'_>, seen: &mut Vec<Seen>, report: &mut Report) -> Verdict {
         let mut verdict = Verdict::Goes;
         let mut directions = [Direction::Egress, Direction::Ingress];
-        directions.sort_by_key(|direction| {
-            self.streams[index(*direction)]
-                .waits_since()
-                .unwrap_or(u64::MAX)
-        });
+        directions.sort_by_key(|direction| self.streams[index(*direction)].waits_since().unwrap_or(u64::MAX));
         for direction in directions {
             let mut stream = std::mem::take(&mut self.streams[index(direction)]);
             while stream.waits() {
@@ -323,28 +280,12 @@ impl Connection {
             }
         }
         let datagram = self.protocol == 17;
-        let State::Parsed {
-            flow,
-            parser,
-            senseless,
-        } = &mut self.state
-        else {
+        let State::Parsed { flow, parser, senseless } = &mut self.state else {
             return verdict;
         };
-        let role = if direction == Direction::Egress {
-            flow.local_role
-        } else {
-            other(flow.local_role)
-        };
+        let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
         let (before, invalid) = (seen.len(), report.invalid);
-        stream.feed(
-            parser.as_mut(),
-            (role, direction),
-            piece,
-            datagram,
-            seen,
-            report,
-        );
+        stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);
         if seen.len() > before {
             *senseless = 0;
         } else if report.invalid > invalid {
@@ -368,24 +309,9 @@ impl Connection {
         if stream.kept().is_empty() {
             return;
         }
-        let role = if direction == Direction::Egress {
-            flow.local_role
-        } else {
-            other(flow.local_role)
-        };
-        let nothing = Piece {
-            origin: Default::default(),
-            length: 0,
-            payload: &[],
-        };
-        stream.feed(
-            parser.as_mut(),
-            (role, direction),
-            nothing,
-            datagram,
-            seen,
-            report,
-        );
+        let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
+        let nothing = Piece { origin: Default::default(), length: 0, payload: &[] };
+        stream.feed(parser.as_mut(), (role, direction), nothing, datagram, seen, report);
     }
 
     /// Which end is the server, before the protocol says it.
@@ -418,34 +344,19 @@ impl Connection {
         };
         let server = self.likely_server(recognition.listens);
         let certain = self.connected || recognition.listens;
-        let port = if certain || server.port < EPHEMERAL {
-            server.port
-        } else {
-            0
-        };
-        let remembered = recognition
-            .endpoints
-            .get(self.protocol, server, piece.origin.time_us)
-            .and_then(|known| known.l7);
-        let order = remembered
-            .into_iter()
-            .chain((0..REGISTRY.len()).filter(|place| Some(*place) != remembered));
+        let port = if certain || server.port < EPHEMERAL { server.port } else { 0 };
+        let remembered =
+            recognition.endpoints.get(self.protocol, server, piece.origin.time_us).and_then(|known| known.l7);
+        let order = remembered.into_iter().chain((0..REGISTRY.len()).filter(|place| Some(*place) != remembered));
         for place in order {
             let protocol = &REGISTRY[place];
             if !protocol.transports.contains(&self.protocol) {
                 continue;
             }
             if let Guess::Yes(writer) = (protocol.check)(payload, port) {
-                let local = if direction == Direction::Egress {
-                    writer
-                } else {
-                    other(writer)
-                };
+                let local = if direction == Direction::Egress { writer } else { other(writer) };
                 let contradicts = (self.connected && local == Role::Server)
-                    || (!self.connected
-                        && recognition.listens
-                        && self.protocol == 6
-                        && local == Role::Client);
+                    || (!self.connected && recognition.listens && self.protocol == 6 && local == Role::Client);
                 if !contradicts {
                     return Some((place, local));
                 }
@@ -475,8 +386,7 @@ impl Connection {
         }
         let server = self.likely_server(recognition.listens);
         let whole = piece.length == piece.payload.len() as u64;
-        if whole && self.protocol == 6 && stream.kept().len() + piece.payload.len() <= MAX_UNDECIDED
-        {
+        if whole && self.protocol == 6 && stream.kept().len() + piece.payload.len() <= MAX_UNDECIDED {
             stream.keep(piece);
             if self.maybe(stream.kept(), server) {
                 return Verdict::Goes;
@@ -484,43 +394,23 @@ impl Connection {
         }
         stream.clear();
         let now_us = piece.origin.time_us;
-        let failures = recognition
-            .endpoints
-            .get(self.protocol, server, now_us)
-            .map_or(0, |known| known.failures);
-        let bound = if failures >= FOREIGN_AFTER {
-            MAX_TRIES_FOREIGN
-        } else {
-            MAX_TRIES
-        };
+        let failures = recognition.endpoints.get(self.protocol, server, now_us).map_or(0, |known| known.failures);
+        let bound = if failures >= FOREIGN_AFTER { MAX_TRIES_FOREIGN } else { MAX_TRIES };
         if tries + 1 < bound {
             self.state = State::Undecided { tries: tries + 1 };
             return Verdict::Goes;
         }
-        recognition
-            .endpoints
-            .note(self.protocol, server, None, now_us);
+        recognition.endpoints.note(self.protocol, server, None, now_us);
         self.state = State::GivenUp;
         self.streams = [Stream::default(), Stream::default()];
         Verdict::GaveUp
     }
 
-    fn decide(
-        &mut self,
-        l7_index: usize,
-        local_role: Role,
-        now_us: u64,
-        recognition: &mut Recognition<'_>,
-    ) {
+    fn decide(&mut self, l7_index: usize, local_role: Role, now_us: u64, recognition: &mut Recognition<'_>) {
         let l7 = &REGISTRY[l7_index];
-        let (client, server) = if is_client(local_role) {
-            (self.local, self.remote)
-        } else {
-            (self.remote, self.local)
-        };
-        recognition
-            .endpoints
-            .note(self.protocol, server, Some(l7_index), now_us);
+        let (client, server) =
+            if is_client(local_role) { (self.local, self.remote) } else { (self.remote, self.local) };
+        recognition.endpoints.note(self.protocol, server, Some(l7_index), now_us);
         let flow = Flow {
             id: self.key.flow_id(),
             source: self.source,
@@ -536,10 +426,6 @@ impl Connection {
         };
         let mut parser = (l7.parser)(recognition.settings);
         parser.transport(self.protocol);
-        self.state = State::Parsed {
-            flow: Arc::new(flow),
-            parser,
-            senseless: 0,
-        };
+        self.state = State::Parsed { flow: Arc::new(flow), parser, senseless: 0 };
     }
 }

@@ -20,9 +20,7 @@ pub use output::{Batch, TABLES};
 pub use settings::EngineConfig;
 
 use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
-use crate::event::{
-    Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task,
-};
+use crate::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
 use crate::peers::{Peers, Process, comm_bytes};
 use crate::protocols::ParserSettings;
 use crate::stream::{Origin, Piece, Report, Seen};
@@ -78,10 +76,7 @@ pub struct Engine {
 }
 
 fn canonical(end: Endpoint) -> Endpoint {
-    Endpoint {
-        ip: end.ip.to_canonical(),
-        ..end
-    }
+    Endpoint { ip: end.ip.to_canonical(), ..end }
 }
 
 impl Engine {
@@ -119,9 +114,7 @@ impl Engine {
 
     /// Replaces what is known of listening sockets.
     pub fn seed_listeners(&mut self, listeners: &[Listener]) {
-        let entries = listeners
-            .iter()
-            .map(|listener| (listener.netns, listener.ip, listener.port, listener.pid));
+        let entries = listeners.iter().map(|listener| (listener.netns, listener.ip, listener.port, listener.pid));
         self.peers.seed_listeners(entries);
     }
 
@@ -131,14 +124,7 @@ impl Engine {
             self.peers.name(socket.process.pid, socket.process.comm);
             let (local, remote) = (canonical(socket.local), canonical(socket.remote));
             let now_us = self.ledger.now_us;
-            self.peers.own(
-                socket.protocol,
-                socket.netns,
-                local,
-                remote,
-                socket.process,
-                now_us,
-            );
+            self.peers.own(socket.protocol, socket.netns, local, remote, socket.process, now_us);
         }
     }
 
@@ -162,11 +148,7 @@ impl Engine {
         let mut list = self.ledger.counters.list();
         let (threads, contexts) = self.ledger.causality.sizes();
         let (sockets, listeners, names) = self.peers.sizes();
-        let undecided = self
-            .connections
-            .values()
-            .filter(|one| matches!(one.state, State::Undecided { .. }))
-            .count();
+        let undecided = self.connections.values().filter(|one| matches!(one.state, State::Undecided { .. })).count();
         list.extend([
             ("contexts_ambiguous", self.ledger.causality.ambiguous),
             ("contexts_evicted", self.ledger.causality.evicted),
@@ -198,9 +180,7 @@ impl Engine {
         }
         let connections = &self.connections;
         self.ledger.order.compact(|ticket| {
-            connections
-                .get(&ticket.key)
-                .is_some_and(|connection| connection.waiting.holds(ticket.serial))
+            connections.get(&ticket.key).is_some_and(|connection| connection.waiting.holds(ticket.serial))
         });
         if now_us.saturating_sub(self.swept_us) >= SWEEP_US {
             self.swept_us = now_us;
@@ -211,19 +191,10 @@ impl Engine {
     fn sweep(&mut self, now_us: u64) {
         let idle = |connection: &Connection| {
             let idle_us = now_us.saturating_sub(connection.last_us);
-            let bound_us = if connection.protocol == 17 {
-                SWEEP_US
-            } else {
-                IDLE_US
-            };
+            let bound_us = if connection.protocol == 17 { SWEEP_US } else { IDLE_US };
             idle_us > bound_us && connection.waiting.is_empty()
         };
-        let gone: Vec<Key> = self
-            .connections
-            .values()
-            .filter(|one| idle(one))
-            .map(|one| one.key)
-            .collect();
+        let gone: Vec<Key> = self.connections.values().filter(|one| idle(one)).map(|one| one.key).collect();
         self.evict(&gone, now_us);
         if self.understood.len() > MAX_CONNECTIONS {
             self.understood.clear();
@@ -238,11 +209,7 @@ impl Engine {
     }
 
     fn make_room(&mut self) {
-        let mut ages: Vec<(u64, Key)> = self
-            .connections
-            .values()
-            .map(|one| (one.last_us, one.key))
-            .collect();
+        let mut ages: Vec<(u64, Key)> = self.connections.values().map(|one| (one.last_us, one.key)).collect();
         let eighth = ages.len() / 8;
         ages.select_nth_unstable_by_key(eighth, |(last_us, _)| *last_us);
         let gone: Vec<Key> = ages[..eighth].iter().map(|(_, key)| *key).collect();
@@ -256,12 +223,8 @@ impl Engine {
         if flush_all {
             self.release_delayed(u64::MAX);
             self.tick(now_us);
-            let keys: Vec<Key> = self
-                .connections
-                .values()
-                .filter(|one| !one.waiting.is_empty())
-                .map(|one| one.key)
-                .collect();
+            let keys: Vec<Key> =
+                self.connections.values().filter(|one| !one.waiting.is_empty()).map(|one| one.key).collect();
             for key in keys {
                 self.let_all_go(key, Unanswered::Flushed);
             }
@@ -271,14 +234,9 @@ impl Engine {
         self.output.sessions(sessions, &self.peers);
         let all = flush_all || self.ledger.meter.crowded();
         let peers = &self.peers;
-        let seconds = self
-            .ledger
-            .meter
-            .close(now_us, all, &mut |flow| output::peer(flow, peers));
-        self.ledger.counters.meter_rows_out += seconds
-            .iter()
-            .map(|closed| (closed.ends.len() + closed.pairs.len()) as u64)
-            .sum::<u64>();
+        let seconds = self.ledger.meter.close(now_us, all, &mut |flow| output::peer(flow, peers));
+        self.ledger.counters.meter_rows_out +=
+            seconds.iter().map(|closed| (closed.ends.len() + closed.pairs.len()) as u64).sum::<u64>();
         self.output.meters(&seconds);
         self.ledger.counters.rows_unencodable = self.output.unencodable;
         self.peers.sweep(now_us);
@@ -301,16 +259,8 @@ impl Engine {
         }
         self.let_all_go(key, why);
         if let Some(connection) = self.connections.remove(&key) {
-            let Connection {
-                protocol,
-                netns,
-                local,
-                remote,
-                owner,
-                ..
-            } = *connection;
-            self.peers
-                .close(protocol, netns, local, remote, owner, now_us);
+            let Connection { protocol, netns, local, remote, owner, .. } = *connection;
+            self.peers.close(protocol, netns, local, remote, owner, now_us);
         }
     }
 
@@ -320,10 +270,7 @@ impl Engine {
         }
         let connections = &self.connections;
         let due = |key: &&Key| {
-            connections
-                .get(key)
-                .and_then(|one| one.waits_since())
-                .is_none_or(|since_us| since_us <= before_us)
+            connections.get(key).and_then(|one| one.waits_since()).is_none_or(|since_us| since_us <= before_us)
         };
         let keys: Vec<Key> = self.delayed.iter().filter(due).copied().collect();
         for key in keys {
@@ -333,34 +280,16 @@ impl Engine {
     }
 
     fn release(&mut self, key: Key) {
-        let Self {
-            connections,
-            endpoints,
-            settings,
-            peers,
-            ledger,
-            seen,
-            ..
-        } = self;
+        let Self { connections, endpoints, settings, peers, ledger, seen, .. } = self;
         let Some(connection) = connections.get_mut(&key) else {
             return;
         };
         let listens = !connection.connected && peers.listens(connection.netns, connection.local);
-        let mut recognition = Recognition {
-            endpoints,
-            settings,
-            listens,
-        };
+        let mut recognition = Recognition { endpoints, settings, listens };
         let mut report = Report::default();
         connection.release(&mut recognition, seen, &mut report);
         ledger.counters.add(&report);
-        ledger.settle(
-            connection,
-            Direction::Egress,
-            &Task::default(),
-            seen,
-            &report,
-        );
+        ledger.settle(connection, Direction::Egress, &Task::default(), seen, &report);
     }
 
     fn verdict(&mut self, verdict: Verdict, segment: &Segment<'_>) {
@@ -399,15 +328,7 @@ impl Engine {
 
 impl EventSink for Engine {
     fn segment(&mut self, segment: &Segment<'_>) {
-        let Self {
-            connections,
-            endpoints,
-            settings,
-            peers,
-            ledger,
-            seen,
-            ..
-        } = self;
+        let Self { connections, endpoints, settings, peers, ledger, seen, .. } = self;
         ledger.counters.segments += 1;
         ledger.counters.bytes += u64::from(segment.length);
         ledger.counters.captured_bytes += segment.payload.len() as u64;
@@ -416,14 +337,7 @@ impl EventSink for Engine {
         let connection = connections.entry(key).or_insert_with(|| {
             ledger.counters.connections += 1;
             let (local, remote) = (canonical(segment.local), canonical(segment.remote));
-            Box::new(Connection::new(
-                key,
-                segment.source,
-                segment.protocol,
-                local,
-                remote,
-                segment.netns,
-            ))
+            Box::new(Connection::new(key, segment.source, segment.protocol, local, remote, segment.netns))
         });
         connection.last_us = connection.last_us.max(segment.time_us);
         let task = &segment.task;
@@ -436,51 +350,21 @@ impl EventSink for Engine {
         if connection.owner != task.pid {
             connection.owner = task.pid;
             let (local, remote) = (connection.local, connection.remote);
-            peers.own(
-                connection.protocol,
-                connection.netns,
-                local,
-                remote,
-                Process::from(task),
-                segment.time_us,
-            );
+            peers.own(connection.protocol, connection.netns, local, remote, Process::from(task), segment.time_us);
             if task.pid == task.tid {
                 peers.name(task.pid, task.comm);
             }
         }
-        let origin = Origin {
-            time_us: segment.time_us,
-            seq: if segment.protocol == 6 {
-                segment.tcp_seq
-            } else {
-                0
-            },
-        };
+        let origin = Origin { time_us: segment.time_us, seq: if segment.protocol == 6 { segment.tcp_seq } else { 0 } };
         let payload = &segment.payload[..segment.payload.len().min(segment.length as usize)];
-        let piece = Piece {
-            origin,
-            length: u64::from(segment.length),
-            payload,
-        };
+        let piece = Piece { origin, length: u64::from(segment.length), payload };
         let mut report = Report::default();
         let mut verdict = Verdict::Goes;
         if !matches!(connection.state, State::GivenUp) {
             let undecided = matches!(connection.state, State::Undecided { .. });
-            let listens = undecided
-                && !connection.connected
-                && peers.listens(connection.netns, connection.local);
-            let mut recognition = Recognition {
-                endpoints,
-                settings,
-                listens,
-            };
-            verdict = connection.take(
-                segment.direction,
-                piece,
-                &mut recognition,
-                seen,
-                &mut report,
-            );
+            let listens = undecided && !connection.connected && peers.listens(connection.netns, connection.local);
+            let mut recognition = Recognition { endpoints, settings, listens };
+            verdict = connection.take(segment.direction, piece, &mut recognition, seen, &mut report);
             ledger.counters.add(&report);
         }
         if connection.flow().is_some() {
@@ -502,24 +386,10 @@ impl EventSink for Engine {
 
     fn socket(&mut self, change: &SocketChange) {
         match *change {
-            SocketChange::Connect {
-                time_us,
-                socket,
-                netns,
-                local,
-                remote,
-                task,
-            } => {
-                let source = if task.pid == 0 {
-                    Source::Packet
-                } else {
-                    Source::Socket
-                };
+            SocketChange::Connect { time_us, socket, netns, local, remote, task } => {
+                let source = if task.pid == 0 { Source::Packet } else { Source::Socket };
                 let (local, remote) = (canonical(local), canonical(remote));
-                let key = Key {
-                    socket,
-                    remote: None,
-                };
+                let key = Key { socket, remote: None };
                 let ledger = &mut self.ledger;
                 let connection = self.connections.entry(key).or_insert_with(|| {
                     ledger.counters.connections += 1;
@@ -530,21 +400,13 @@ impl EventSink for Engine {
                 connection.owner = task.pid;
                 ledger.causality.connect(&task, &mut connection.memory);
                 if local.port != 0 {
-                    self.peers
-                        .own(6, netns, local, remote, Process::from(&task), time_us);
+                    self.peers.own(6, netns, local, remote, Process::from(&task), time_us);
                 }
             }
             SocketChange::Close { time_us, socket } => {
                 self.ledger.now_us = self.ledger.now_us.max(time_us);
                 self.ledger.counters.connections_closed += 1;
-                self.close(
-                    Key {
-                        socket,
-                        remote: None,
-                    },
-                    time_us,
-                    Unanswered::Closed,
-                );
+                self.close(Key { socket, remote: None }, time_us, Unanswered::Closed);
             }
         }
     }

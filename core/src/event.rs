@@ -66,14 +66,7 @@ pub struct Segment<'a> {
 #[derive(Clone, Debug)]
 pub enum SocketChange {
     /// The local side began to connect, in this task (before the first byte is written).
-    Connect {
-        time_us: u64,
-        socket: u64,
-        netns: u32,
-        local: Endpoint,
-        remote: Endpoint,
-        task: Task,
-    },
+    Connect { time_us: u64, socket: u64, netns: u32, local: Endpoint, remote: Endpoint, task: Task },
     /// The socket is gone.
     Close { time_us: u64, socket: u64 },
 }
@@ -82,27 +75,9 @@ pub enum SocketChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ProcessChange {
-    Exec {
-        time_us: u64,
-        pid: u32,
-        ppid: u32,
-        uid: u32,
-        cgroup: u64,
-        netns: u32,
-        comm: String,
-        filename: String,
-    },
-    Fork {
-        time_us: u64,
-        pid: u32,
-        ppid: u32,
-        comm: String,
-    },
-    Exit {
-        time_us: u64,
-        pid: u32,
-        exit_code: i32,
-    },
+    Exec { time_us: u64, pid: u32, ppid: u32, uid: u32, cgroup: u64, netns: u32, comm: String, filename: String },
+    Fork { time_us: u64, pid: u32, ppid: u32, comm: String },
+    Exit { time_us: u64, pid: u32, exit_code: i32 },
 }
 
 /// Takes what a source reports, in the order of time of each thread.

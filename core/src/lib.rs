@@ -30,10 +30,7 @@ use engine::{Batch, EngineConfig};
 type PyBatch = (String, usize, Py<PyBytes>);
 
 fn to_python(py: Python<'_>, batches: Vec<Batch>) -> Vec<PyBatch> {
-    batches
-        .into_iter()
-        .map(|(table, rows, data)| (table.to_string(), rows, PyBytes::new(py, &data).unbind()))
-        .collect()
+    batches.into_iter().map(|(table, rows, data)| (table.to_string(), rows, PyBytes::new(py, &data).unbind())).collect()
 }
 
 /// The running capture.
@@ -48,16 +45,10 @@ fn poisoned<T>(_: T) -> String {
 }
 
 impl Agent {
-    fn with<T: Send>(
-        &self,
-        py: Python<'_>,
-        ask: impl FnOnce(&Running) -> Result<T, String> + Send,
-    ) -> PyResult<T> {
+    fn with<T: Send>(&self, py: Python<'_>, ask: impl FnOnce(&Running) -> Result<T, String> + Send) -> PyResult<T> {
         py.detach(|| {
             let running = self.running.lock().map_err(poisoned)?;
-            ask(running
-                .as_ref()
-                .ok_or("the agent is not started; call start() first")?)
+            ask(running.as_ref().ok_or("the agent is not started; call start() first")?)
         })
         .map_err(PyOSError::new_err)
     }
@@ -68,10 +59,7 @@ impl Agent {
     #[new]
     fn new(config: &str) -> PyResult<Self> {
         let config = EngineConfig::from_json(config).map_err(PyValueError::new_err)?;
-        Ok(Self {
-            config: Mutex::new(config),
-            running: Mutex::new(None),
-        })
+        Ok(Self { config: Mutex::new(config), running: Mutex::new(None) })
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<String> {
@@ -153,9 +141,7 @@ fn probe(py: Python<'_>) -> String {
 #[pyfunction]
 #[pyo3(name = "replay")]
 fn replay_file(py: Python<'_>, path: &str, config: &str) -> PyResult<Vec<PyBatch>> {
-    let batches = py
-        .detach(|| replay::replay(path, config))
-        .map_err(PyValueError::new_err)?;
+    let batches = py.detach(|| replay::replay(path, config)).map_err(PyValueError::new_err)?;
     Ok(to_python(py, batches))
 }
 

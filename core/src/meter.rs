@@ -35,10 +35,7 @@ pub struct Tally {
 
 impl Tally {
     pub fn request() -> Self {
-        Self {
-            request: 1,
-            ..Self::default()
-        }
+        Self { request: 1, ..Self::default() }
     }
 
     /// `rrt_us`: delay, when the request was seen.
@@ -55,10 +52,7 @@ impl Tally {
     }
 
     pub fn timeout() -> Self {
-        Self {
-            timeout: 1,
-            ..Self::default()
-        }
+        Self { timeout: 1, ..Self::default() }
     }
 
     fn add(&mut self, other: &Self) {
@@ -149,21 +143,10 @@ impl Meter {
     }
 
     /// Adds an event of a connection at `time_us`.
-    pub fn add(
-        &mut self,
-        flow: &Arc<Flow>,
-        local: Process,
-        endpoint: &str,
-        time_us: u64,
-        tally: &Tally,
-    ) {
+    pub fn add(&mut self, flow: &Arc<Flow>, local: Process, endpoint: &str, time_us: u64, tally: &Tally) {
         let second = self.seconds.entry(time_us / 1_000_000).or_default();
         let crowded = second.cells.len() >= MAX_CELLS;
-        let endpoint = if crowded && !second.endpoints.contains_key(endpoint) {
-            ""
-        } else {
-            endpoint
-        };
+        let endpoint = if crowded && !second.endpoints.contains_key(endpoint) { "" } else { endpoint };
         let known = second.endpoints.len() as u32;
         let number = match second.endpoints.get(endpoint) {
             Some(number) => *number,
@@ -172,19 +155,12 @@ impl Meter {
                 known
             }
         };
-        let mut key = CellKey {
-            flow: flow.id,
-            pid: local.pid,
-            endpoint: number,
-        };
+        let mut key = CellKey { flow: flow.id, pid: local.pid, endpoint: number };
         if crowded && !second.cells.contains_key(&key) {
             // No room for another connection: its events join others of the same server, so that sums hold.
             self.overflow += 1;
             if second.shared.len() < MAX_CELLS {
-                key = *second
-                    .shared
-                    .entry((local.pid, is_client(flow.local_role), flow.server))
-                    .or_insert(key);
+                key = *second.shared.entry((local.pid, is_client(flow.local_role), flow.server)).or_insert(key);
             } else if let Some(any) = second.shared.values().next() {
                 key = *any;
             }
@@ -192,31 +168,17 @@ impl Meter {
         let cell = second.cells.entry(key).or_insert_with(|| Cell {
             flow: Arc::clone(flow),
             local,
-            tally: Tally {
-                direction_score: flow.direction_score,
-                ..Tally::default()
-            },
+            tally: Tally { direction_score: flow.direction_score, ..Tally::default() },
         });
         cell.tally.add(tally);
     }
 
     /// Closes the seconds that ended at least two seconds ago (`all`: every second). `peer` names the other end.
-    pub fn close(
-        &mut self,
-        now_us: u64,
-        all: bool,
-        peer: &mut dyn FnMut(&Flow) -> Process,
-    ) -> Vec<Closed> {
-        let bound = if all {
-            u64::MAX
-        } else {
-            (now_us / 1_000_000).saturating_sub(SETTLE_S)
-        };
+    pub fn close(&mut self, now_us: u64, all: bool, peer: &mut dyn FnMut(&Flow) -> Process) -> Vec<Closed> {
+        let bound = if all { u64::MAX } else { (now_us / 1_000_000).saturating_sub(SETTLE_S) };
         let later = self.seconds.split_off(&bound);
         let due = std::mem::replace(&mut self.seconds, later);
-        due.into_iter()
-            .map(|(second, open)| fold(second as u32, &open, peer))
-            .collect()
+        due.into_iter().map(|(second, open)| fold(second as u32, &open, peer)).collect()
     }
 }
 
@@ -248,17 +210,9 @@ fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> C
             add(end(Role::Server, &flow.server, 0));
         } else {
             let client = is_client(flow.local_role);
-            add(end(
-                flow.local_role,
-                if client { &flow.client } else { &flow.server },
-                cell.local.pid,
-            ));
+            add(end(flow.local_role, if client { &flow.client } else { &flow.server }, cell.local.pid));
             let other = peer(flow).pid;
-            pid = if client {
-                [cell.local.pid, other]
-            } else {
-                [other, cell.local.pid]
-            };
+            pid = if client { [cell.local.pid, other] } else { [other, cell.local.pid] };
         }
         let pair = PairKey {
             pid,
@@ -272,9 +226,5 @@ fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> C
         };
         pairs.entry(pair).or_default().add(&cell.tally);
     }
-    Closed {
-        second,
-        ends: ends.into_iter().collect(),
-        pairs: pairs.into_iter().collect(),
-    }
+    Closed { second, ends: ends.into_iter().collect(), pairs: pairs.into_iter().collect() }
 }

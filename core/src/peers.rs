@@ -22,10 +22,7 @@ pub struct Process {
 
 impl From<&Task> for Process {
     fn from(task: &Task) -> Self {
-        Self {
-            pid: task.pid,
-            comm: task.comm,
-        }
+        Self { pid: task.pid, comm: task.comm }
     }
 }
 
@@ -34,9 +31,8 @@ pub fn comm_text(comm: &[u8; 16]) -> &str {
     let end = memchr::memchr(0, comm).unwrap_or(comm.len());
     let whole = &comm[..end];
     // A name can be cut within a character; what is whole is shown.
-    std::str::from_utf8(whole).unwrap_or_else(|error| {
-        std::str::from_utf8(&whole[..error.valid_up_to()]).unwrap_or_default()
-    })
+    std::str::from_utf8(whole)
+        .unwrap_or_else(|error| std::str::from_utf8(&whole[..error.valid_up_to()]).unwrap_or_default())
 }
 
 /// Kernel name from text, cut to what the kernel keeps.
@@ -74,12 +70,7 @@ pub struct Peers {
 
 fn tuple(protocol: u8, netns: u32, local: Endpoint, remote: Endpoint) -> Tuple {
     let netns = if local.ip.is_loopback() { netns } else { 0 };
-    Tuple {
-        protocol,
-        netns,
-        local,
-        remote,
-    }
+    Tuple { protocol, netns, local, remote }
 }
 
 impl Peers {
@@ -89,40 +80,19 @@ impl Peers {
     }
 
     /// `process` owns the `local` end.
-    pub fn own(
-        &mut self,
-        protocol: u8,
-        netns: u32,
-        local: Endpoint,
-        remote: Endpoint,
-        process: Process,
-        now_us: u64,
-    ) {
+    pub fn own(&mut self, protocol: u8, netns: u32, local: Endpoint, remote: Endpoint, process: Process, now_us: u64) {
         if process.pid == 0 {
             return;
         }
-        let entry = Entry {
-            process,
-            used_us: now_us,
-            closed_us: 0,
-        };
-        self.sockets
-            .insert(tuple(protocol, netns, local, remote), entry);
+        let entry = Entry { process, used_us: now_us, closed_us: 0 };
+        self.sockets.insert(tuple(protocol, netns, local, remote), entry);
         if self.sockets.len() > MAX_SOCKETS {
             self.evict();
         }
     }
 
     /// The socket is gone; another one may already have its tuple.
-    pub fn close(
-        &mut self,
-        protocol: u8,
-        netns: u32,
-        local: Endpoint,
-        remote: Endpoint,
-        pid: u32,
-        now_us: u64,
-    ) {
+    pub fn close(&mut self, protocol: u8, netns: u32, local: Endpoint, remote: Endpoint, pid: u32, now_us: u64) {
         if let Some(entry) = self.sockets.get_mut(&tuple(protocol, netns, local, remote))
             && entry.process.pid == pid
         {
@@ -149,9 +119,7 @@ impl Peers {
         }
         let any4 = IpAddr::from([0u8; 4]);
         let any6 = IpAddr::from([0u8; 16]);
-        [end.ip, any4, any6]
-            .into_iter()
-            .find_map(|ip| self.listeners.get(&(netns, ip, end.port)).copied())
+        [end.ip, any4, any6].into_iter().find_map(|ip| self.listeners.get(&(netns, ip, end.port)).copied())
     }
 
     /// Name of a process as its main thread carries it.
@@ -168,22 +136,11 @@ impl Peers {
 
     /// Name of the process rather than of its thread, when it is known.
     pub fn named(&self, process: Process) -> Process {
-        self.names
-            .get(&process.pid)
-            .map_or(process, |comm| Process {
-                comm: *comm,
-                ..process
-            })
+        self.names.get(&process.pid).map_or(process, |comm| Process { comm: *comm, ..process })
     }
 
     /// Who owns the other end of a connection whose near end is `local`, when it is on this host.
-    pub fn peer(
-        &self,
-        protocol: u8,
-        netns: u32,
-        local: Endpoint,
-        remote: Endpoint,
-    ) -> Option<Process> {
+    pub fn peer(&self, protocol: u8, netns: u32, local: Endpoint, remote: Endpoint) -> Option<Process> {
         let flipped = tuple(protocol, netns, remote, local);
         if let Some(entry) = self.sockets.get(&flipped) {
             return Some(entry.process);
@@ -192,17 +149,12 @@ impl Peers {
         if !remote.ip.is_loopback() {
             return None;
         }
-        self.listener(netns, remote).map(|pid| Process {
-            pid,
-            comm: self.names.get(&pid).copied().unwrap_or_default(),
-        })
+        self.listener(netns, remote).map(|pid| Process { pid, comm: self.names.get(&pid).copied().unwrap_or_default() })
     }
 
     /// Forgets sockets that closed a while ago.
     pub fn sweep(&mut self, now_us: u64) {
-        self.sockets.retain(|_, entry| {
-            entry.closed_us == 0 || now_us < entry.closed_us.saturating_add(GRACE_US)
-        });
+        self.sockets.retain(|_, entry| entry.closed_us == 0 || now_us < entry.closed_us.saturating_add(GRACE_US));
     }
 
     fn evict(&mut self) {

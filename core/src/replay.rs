@@ -67,9 +67,5 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
     }
     batches.extend(engine.drain(now_us, true));
     packets.flows = flows.seen();
-    Ok(Replayed {
-        batches,
-        counters: engine.counters(),
-        packets,
-    })
+    Ok(Replayed { batches, counters: engine.counters(), packets })
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::builder::Int64Builder;
 use arrow_array::builder::{
-    FixedSizeBinaryBuilder, Float64Builder, Int32Builder, ListBuilder, StringBuilder,
-    StringDictionaryBuilder, TimestampMicrosecondBuilder, UInt8Builder, UInt16Builder,
-    UInt32Builder, UInt64Builder,
+    FixedSizeBinaryBuilder, Float64Builder, Int32Builder, ListBuilder, StringBuilder, StringDictionaryBuilder,
+    TimestampMicrosecondBuilder, UInt8Builder, UInt16Builder, UInt32Builder, UInt64Builder,
 };
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, RecordBatch};

@@ -45,15 +45,8 @@ pub struct Session {
 impl Session {
     /// Start and end, µs: first segment of the request, first segment of the response.
     pub fn times(&self) -> (u64, u64) {
-        let start = self
-            .request
-            .as_ref()
-            .or(self.response.as_ref())
-            .map_or(0, |half| half.origin.time_us);
-        let end = self
-            .response
-            .as_ref()
-            .map_or(start, |half| half.origin.time_us);
+        let start = self.request.as_ref().or(self.response.as_ref()).map_or(0, |half| half.origin.time_us);
+        let end = self.response.as_ref().map_or(start, |half| half.origin.time_us);
         (start, end.max(start))
     }
 }
@@ -93,20 +86,14 @@ impl Waiting {
                 return None;
             }
             Pairing::Fifo => 0,
-            Pairing::Id => self
-                .queue
-                .iter()
-                .position(|pending| pending.half.message.request_id == request_id)?,
+            Pairing::Id => self.queue.iter().position(|pending| pending.half.message.request_id == request_id)?,
         };
         self.queue.remove(place).map(|pending| pending.half)
     }
 
     /// Takes a request out because its time is over.
     pub fn take(&mut self, serial: u64) -> Option<Half> {
-        let place = self
-            .queue
-            .iter()
-            .position(|pending| pending.serial == serial)?;
+        let place = self.queue.iter().position(|pending| pending.serial == serial)?;
         self.queue.remove(place).map(|pending| pending.half)
     }
 
@@ -136,15 +123,11 @@ impl Waiting {
 
     /// Causal id of the request that waits longest, and of the one that came last.
     pub fn oldest_id(&self) -> Option<u64> {
-        self.queue
-            .front()
-            .map(|pending| pending.half.syscall_trace_id)
+        self.queue.front().map(|pending| pending.half.syscall_trace_id)
     }
 
     pub fn newest_id(&self) -> Option<u64> {
-        self.queue
-            .back()
-            .map(|pending| pending.half.syscall_trace_id)
+        self.queue.back().map(|pending| pending.half.syscall_trace_id)
     }
 }
 
@@ -168,27 +151,14 @@ pub struct Order {
 
 impl Order {
     pub fn new(max: usize) -> Self {
-        Self {
-            classes: Vec::new(),
-            next_serial: 0,
-            live: 0,
-            max: max.max(1),
-        }
+        Self { classes: Vec::new(), next_serial: 0, live: 0, max: max.max(1) }
     }
 
     pub fn enter(&mut self, key: Key, since_us: u64, timeout_us: u64) -> u64 {
         self.next_serial += 1;
         self.live += 1;
-        let ticket = Ticket {
-            key,
-            serial: self.next_serial,
-            since_us,
-        };
-        match self
-            .classes
-            .iter_mut()
-            .find(|(timeout, _)| *timeout == timeout_us)
-        {
+        let ticket = Ticket { key, serial: self.next_serial, since_us };
+        match self.classes.iter_mut().find(|(timeout, _)| *timeout == timeout_us) {
             Some((_, tickets)) => tickets.push_back(ticket),
             None => self.classes.push((timeout_us, VecDeque::from([ticket]))),
         }

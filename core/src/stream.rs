@@ -26,11 +26,7 @@ pub struct Origin {
 
 impl Origin {
     fn after(self, bytes: usize) -> Self {
-        let seq = if self.seq == 0 {
-            0
-        } else {
-            self.seq.wrapping_add(bytes as u32)
-        };
+        let seq = if self.seq == 0 { 0 } else { self.seq.wrapping_add(bytes as u32) };
         Self { seq, ..self }
     }
 }
@@ -217,11 +213,7 @@ impl Stream {
     }
 
     /// Gives up waiting for what lies before the first early packet.
-    pub fn release(
-        &mut self,
-        report: &mut Report,
-        each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report),
-    ) {
+    pub fn release(&mut self, report: &mut Report, each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report)) {
         if let (Some(first), Some(next)) = (self.ahead.first(), self.next_seq) {
             let missing = distance(next, first.origin.seq);
             if missing > 0 {
@@ -244,22 +236,14 @@ impl Stream {
         }
     }
 
-    fn deliver_due(
-        &mut self,
-        report: &mut Report,
-        each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report),
-    ) {
+    fn deliver_due(&mut self, report: &mut Report, each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report)) {
         while let (Some(first), Some(next)) = (self.ahead.first(), self.next_seq) {
             if distance(next, first.origin.seq) > 0 {
                 return;
             }
             let first = self.ahead.remove(0);
             self.ahead_bytes -= first.payload.len();
-            let mut piece = Piece {
-                origin: first.origin,
-                length: first.length,
-                payload: &first.payload,
-            };
+            let mut piece = Piece { origin: first.origin, length: first.length, payload: &first.payload };
             let known = u64::from(distance(piece.origin.seq, next).unsigned_abs());
             if known >= piece.length {
                 report.repeated += 1;
@@ -279,20 +263,9 @@ impl Stream {
     ) {
         report.gaps += 1;
         report.gap_bytes += u64::from(missing);
-        let origin = Origin {
-            time_us: before.time_us,
-            seq: before.seq.wrapping_sub(missing),
-        };
+        let origin = Origin { time_us: before.time_us, seq: before.seq.wrapping_sub(missing) };
         self.next_seq = Some(before.seq);
-        each(
-            self,
-            Piece {
-                origin,
-                length: u64::from(missing),
-                payload: &[],
-            },
-            report,
-        );
+        each(self, Piece { origin, length: u64::from(missing), payload: &[] }, report);
     }
 
     fn queue(&mut self, piece: &Piece<'_>) {
@@ -303,14 +276,7 @@ impl Stream {
             .unwrap_or(self.ahead.len());
         self.ahead_bytes += piece.payload.len();
         let payload = piece.payload.to_vec();
-        self.ahead.insert(
-            place,
-            Ahead {
-                origin: piece.origin,
-                length: piece.length,
-                payload,
-            },
-        );
+        self.ahead.insert(place, Ahead { origin: piece.origin, length: piece.length, payload });
     }
 
     /// Walks the parser along the bytes at hand. `datagram`: nothing follows these bytes.
@@ -333,15 +299,7 @@ impl Stream {
             }
         }
         let hole = piece.length - piece.payload.len() as u64;
-        let mut walk = Walk {
-            parser,
-            role,
-            direction,
-            seen,
-            report,
-            hole,
-            datagram,
-        };
+        let mut walk = Walk { parser, role, direction, seen, report, hole, datagram };
         if self.window.is_empty() {
             let origin = piece.origin;
             let used = self.walk(&mut walk, piece.payload, &|at| origin.after(at));
@@ -366,12 +324,7 @@ impl Stream {
     }
 
     /// Parses as far as it goes; returns how many bytes are done with.
-    fn walk(
-        &mut self,
-        walk: &mut Walk<'_>,
-        bytes: &[u8],
-        origin: &dyn Fn(usize) -> Origin,
-    ) -> usize {
+    fn walk(&mut self, walk: &mut Walk<'_>, bytes: &[u8], origin: &dyn Fn(usize) -> Origin) -> usize {
         let role = walk.role;
         let mut at = 0;
         if self.lost && !bytes.is_empty() {
@@ -386,9 +339,7 @@ impl Stream {
         while at < bytes.len() {
             let window = &bytes[at..];
             let mut step = walk.parser.parse(role, window);
-            if matches!(step, Step::NeedMore)
-                && (walk.hole > 0 || walk.datagram || window.len() >= WINDOW)
-            {
+            if matches!(step, Step::NeedMore) && (walk.hole > 0 || walk.datagram || window.len() >= WINDOW) {
                 walk.report.truncated += 1;
                 step = walk.parser.truncated(role, window, walk.hole);
                 if matches!(step, Step::NeedMore) {
@@ -399,12 +350,7 @@ impl Stream {
                 Step::Message { consumed, message } if consumed > 0 => {
                     let captured = consumed.min(window.len() as u64) as u32;
                     let direction = walk.direction;
-                    walk.seen.push(Seen {
-                        message,
-                        direction,
-                        origin: origin(at),
-                        captured,
-                    });
+                    walk.seen.push(Seen { message, direction, origin: origin(at), captured });
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }
                 Step::Skip(count) if count > 0 => {
@@ -459,9 +405,7 @@ struct Walk<'a> {
 
 fn origin_at(marks: &[(usize, Origin)], at: usize) -> Origin {
     let known = marks.iter().rev().find(|(offset, _)| *offset <= at);
-    known.map_or_else(Origin::default, |(offset, origin)| {
-        origin.after(at - offset)
-    })
+    known.map_or_else(Origin::default, |(offset, origin)| origin.after(at - offset))
 }
 
 fn marks_from(mut marks: Vec<(usize, Origin)>, used: usize) -> Vec<(usize, Origin)> {

@@ -38,7 +38,5 @@ pub fn system_batch(time_s: u32, agent_id: u16, json: &str) -> Result<Vec<u8>, S
         })
         .map_err(unencodable)?;
     }
-    rows.finish()
-        .and_then(|batch| encode(&batch))
-        .map_err(unencodable)
+    rows.finish().and_then(|batch| encode(&batch)).map_err(unencodable)
 }

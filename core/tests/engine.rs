@@ -23,44 +23,25 @@ impl Host {
     fn new(config: &str) -> Self {
         let config = EngineConfig::from_json(config).expect("a right configuration");
         let engine = Engine::new(&config);
-        Self {
-            engine,
-            now_us: START_US,
-            sockets: HashMap::new(),
-            seq: HashMap::new(),
-        }
+        Self { engine, now_us: START_US, sockets: HashMap::new(), seq: HashMap::new() }
     }
 
     fn socket(&mut self, name: &str) -> (u64, Endpoint, Endpoint) {
         let next = self.sockets.len() as u64 + 1;
         let socket = *self.sockets.entry(name.to_string()).or_insert(next);
-        let end = |last: u8, port: u16| Endpoint {
-            ip: [10, 0, 0, last].into(),
-            port,
-        };
+        let end = |last: u8, port: u16| Endpoint { ip: [10, 0, 0, last].into(), port };
         let (near, far) = (end(1, 40_000 + socket as u16), end(2, 80));
         let server = name.starts_with("in");
-        if server {
-            (socket, end(1, 8080), end(3, 50_000 + socket as u16))
-        } else {
-            (socket, near, far)
-        }
+        if server { (socket, end(1, 8080), end(3, 50_000 + socket as u16)) } else { (socket, near, far) }
     }
 
     fn data(&mut self, name: &str, direction: Direction, tid: u32, payload: &[u8]) {
         let (socket, local, remote) = self.socket(name);
         self.now_us += 1000;
-        let seq = self
-            .seq
-            .entry((socket, direction == Direction::Egress))
-            .or_insert(1000);
+        let seq = self.seq.entry((socket, direction == Direction::Egress)).or_insert(1000);
         let tcp_seq = *seq;
         *seq += payload.len() as u32;
-        let task = Task {
-            pid: 100,
-            tid,
-            comm: *b"shop\0\0\0\0\0\0\0\0\0\0\0\0",
-        };
+        let task = Task { pid: 100, tid, comm: *b"shop\0\0\0\0\0\0\0\0\0\0\0\0" };
         let (source, length) = (Source::Socket, payload.len() as u32);
         let time_us = self.now_us;
         self.engine.segment(&Segment {
@@ -83,37 +64,19 @@ impl Host {
         let words: Vec<&str> = step.split(' ').collect();
         if words[0] == "connect" {
             let (socket, local, remote) = self.socket(words[1]);
-            let task = Task {
-                pid: 100,
-                tid: words[2].parse().expect("a thread"),
-                comm: [0; 16],
-            };
+            let task = Task { pid: 100, tid: words[2].parse().expect("a thread"), comm: [0; 16] };
             let (time_us, netns) = (self.now_us, 1);
             // As in the kernel: the local port is chosen later.
             let local = Endpoint { port: 0, ..local };
-            self.engine.socket(&SocketChange::Connect {
-                time_us,
-                socket,
-                netns,
-                local,
-                remote,
-                task,
-            });
+            self.engine.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task });
             return;
         }
-        let direction = if words[0] == "recv" {
-            Direction::Ingress
-        } else {
-            Direction::Egress
-        };
+        let direction = if words[0] == "recv" { Direction::Ingress } else { Direction::Egress };
         let mut payload = String::new();
         let mut rest = words[3..].iter();
         while let Some(word) = rest.next() {
             payload += &match *word {
-                "GET" => format!(
-                    "GET {} HTTP/1.1\r\nHost: shop\r\n\r\n",
-                    rest.next().expect("a path")
-                ),
+                "GET" => format!("GET {} HTTP/1.1\r\nHost: shop\r\n\r\n", rest.next().expect("a path")),
                 "OK" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_string(),
                 "ERROR" => "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_string(),
                 "HEAD10" => "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n".to_string(),
@@ -121,12 +84,7 @@ impl Host {
                 other => panic!("{other} is no step"),
             };
         }
-        self.data(
-            words[1],
-            direction,
-            words[2].parse().expect("a thread"),
-            payload.as_bytes(),
-        );
+        self.data(words[1], direction, words[2].parse().expect("a thread"), payload.as_bytes());
     }
 
     fn drain(&mut self, all: bool) -> HashMap<&'static str, Vec<RecordBatch>> {
@@ -134,22 +92,14 @@ impl Host {
         for (table, rows, bytes) in self.engine.drain(self.now_us, all) {
             let reader = StreamReader::try_new(&bytes[..], None).expect("an Arrow stream");
             let batches: Vec<RecordBatch> = reader.map(|batch| batch.expect("a batch")).collect();
-            assert_eq!(
-                batches.iter().map(RecordBatch::num_rows).sum::<usize>(),
-                rows
-            );
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
             tables.entry(table).or_default().extend(batches);
         }
         tables
     }
 
     fn counter(&self, name: &str) -> u64 {
-        self.engine
-            .counters()
-            .into_iter()
-            .find(|(known, _)| *known == name)
-            .expect("a counter")
-            .1
+        self.engine.counters().into_iter().find(|(known, _)| *known == name).expect("a counter").1
     }
 }
 
@@ -162,13 +112,7 @@ fn numbers(batches: &[RecordBatch], column: &str) -> Vec<u64> {
         } else if let Some(column) = column.as_primitive_opt::<UInt32Type>() {
             found.extend(column.values().iter().map(|value| u64::from(*value)));
         } else {
-            found.extend(
-                column
-                    .as_primitive::<UInt8Type>()
-                    .values()
-                    .iter()
-                    .map(|value| u64::from(*value)),
-            );
+            found.extend(column.as_primitive::<UInt8Type>().values().iter().map(|value| u64::from(*value)));
         }
     }
     found
@@ -178,21 +122,13 @@ fn texts(batches: &[RecordBatch], column: &str) -> Vec<String> {
     let column = |batch: &RecordBatch| batch.column_by_name(column).expect("a column").clone();
     batches
         .iter()
-        .flat_map(|b| {
-            column(b)
-                .as_string::<i32>()
-                .iter()
-                .flatten()
-                .map(str::to_string)
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|b| column(b).as_string::<i32>().iter().flatten().map(str::to_string).collect::<Vec<_>>())
         .collect()
 }
 
 #[test]
 fn causes_are_those_of_the_cases() {
-    let cases: serde_json::Value =
-        serde_json::from_str(include_str!("data/causality.json")).expect("cases");
+    let cases: serde_json::Value = serde_json::from_str(include_str!("data/causality.json")).expect("cases");
     for case in cases.as_array().expect("a list") {
         let mut host = Host::new("");
         for step in case["steps"].as_array().expect("steps") {
@@ -214,22 +150,12 @@ fn causes_are_those_of_the_cases() {
         for (path, label) in case["expect"].as_object().expect("expectations") {
             let label = label.as_str().expect("a label");
             let id = found[path];
-            assert_eq!(
-                *labels.entry(label).or_insert(id),
-                id,
-                "{}: {path}",
-                case["case"]
-            );
+            assert_eq!(*labels.entry(label).or_insert(id), id, "{}: {path}", case["case"]);
         }
         let mut ids: Vec<u64> = labels.values().copied().collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(
-            ids.len(),
-            labels.len(),
-            "{}: labels share an id",
-            case["case"]
-        );
+        assert_eq!(ids.len(), labels.len(), "{}: labels share an id", case["case"]);
     }
 }
 
@@ -241,28 +167,13 @@ fn meters_count_what_happened() {
         if number < 10 {
             host.now_us += 50_000;
         }
-        host.step(if number < 5 {
-            "send in 1 ERROR"
-        } else {
-            "send in 1 OK"
-        });
+        host.step(if number < 5 { "send in 1 ERROR" } else { "send in 1 OK" });
     }
     let tables = host.drain(true);
     for table in ["application.1s", "application_map.1s"] {
         let total = |column: &str| numbers(&tables[table], column).iter().sum::<u64>();
-        assert_eq!(
-            (
-                total("request"),
-                total("response"),
-                total("server_error"),
-                total("error")
-            ),
-            (100, 100, 5, 5)
-        );
-        assert_eq!(
-            numbers(&tables[table], "rrt_max").into_iter().max(),
-            Some(51_000)
-        );
+        assert_eq!((total("request"), total("response"), total("server_error"), total("error")), (100, 100, 5, 5));
+        assert_eq!(numbers(&tables[table], "rrt_max").into_iter().max(), Some(51_000));
     }
     let ids = numbers(&tables["l7_flow_log"], "_id");
     let distinct: std::collections::HashSet<&u64> = ids.iter().collect();
@@ -283,19 +194,8 @@ fn a_request_without_response_times_out_or_is_closed() {
     assert_eq!(texts(rows, "request_resource"), ["/gone", "/slow"]);
     assert_eq!(numbers(rows, "response_status"), [5, 2]);
     assert_eq!(numbers(rows, "type"), [0, 0]);
-    assert_eq!(
-        numbers(&tables["application.1s"], "timeout")
-            .iter()
-            .sum::<u64>(),
-        1
-    );
-    assert_eq!(
-        (
-            host.counter("requests_closed"),
-            host.counter("requests_timed_out")
-        ),
-        (1, 1)
-    );
+    assert_eq!(numbers(&tables["application.1s"], "timeout").iter().sum::<u64>(), 1);
+    assert_eq!((host.counter("requests_closed"), host.counter("requests_timed_out")), (1, 1));
 }
 
 #[test]
@@ -304,13 +204,7 @@ fn waiting_requests_are_bounded_and_counted() {
     for number in 0..10 {
         host.step(&format!("send up{number} 1 GET /{number}"));
     }
-    assert_eq!(
-        (
-            host.counter("requests_evicted"),
-            host.counter("requests_waiting_now")
-        ),
-        (7, 3)
-    );
+    assert_eq!((host.counter("requests_evicted"), host.counter("requests_waiting_now")), (7, 3));
     assert_eq!(numbers(&host.drain(true)["l7_flow_log"], "_id").len(), 10);
 }
 
@@ -324,24 +218,14 @@ fn rows_are_throttled_and_meters_are_not() {
     let tables = host.drain(true);
     assert_eq!(numbers(&tables["l7_flow_log"], "_id").len(), 5);
     assert_eq!(host.counter("rows_throttled"), 15);
-    assert_eq!(
-        numbers(&tables["application.1s"], "request")
-            .iter()
-            .sum::<u64>(),
-        20
-    );
+    assert_eq!(numbers(&tables["application.1s"], "request").iter().sum::<u64>(), 20);
 }
 
 #[test]
 fn unknown_protocols_are_given_up() {
     let mut host = Host::new("");
     for _ in 0..40 {
-        host.data(
-            "up",
-            Direction::Egress,
-            1,
-            &[0xfe, 0xed, 0, 1, 2, 3, 4, 5, 0xff, 0xff],
-        );
+        host.data("up", Direction::Egress, 1, &[0xfe, 0xed, 0, 1, 2, 3, 4, 5, 0xff, 0xff]);
     }
     assert_eq!(host.engine.take_quiet(), [host.sockets["up"]]);
     assert!(host.drain(true).is_empty());
@@ -374,15 +258,8 @@ fn damage_invents_nothing() {
         let mut host = Host::new("");
         let (mut asked, mut answered) = (String::new(), String::new());
         for number in 0..20 {
-            asked += &format!(
-                "GET /r{number} HTTP/1.1\r\nHost: shop\r\nX-Pad: {}\r\n\r\n",
-                "y".repeat(number * 7)
-            );
-            answered += &format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}",
-                number * 3,
-                "z".repeat(number * 3)
-            );
+            asked += &format!("GET /r{number} HTTP/1.1\r\nHost: shop\r\nX-Pad: {}\r\n\r\n", "y".repeat(number * 7));
+            answered += &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", number * 3, "z".repeat(number * 3));
         }
         let (mut at, to) = ([0_usize; 2], [asked.as_bytes(), answered.as_bytes()]);
         while at[0] < to[0].len() || at[1] < to[1].len() {
@@ -397,33 +274,17 @@ fn damage_invents_nothing() {
             let (socket, local, remote) = host.socket("up");
             host.now_us += 10;
             let piece = &to[side][start..end];
-            let shown = if fate == 1 {
-                next(piece.len() as u64 + 1) as usize
-            } else {
-                piece.len()
-            };
+            let shown = if fate == 1 { next(piece.len() as u64 + 1) as usize } else { piece.len() };
             let segment = Segment {
                 time_us: host.now_us,
-                source: if fate == 2 {
-                    Source::Packet
-                } else {
-                    Source::Socket
-                },
+                source: if fate == 2 { Source::Packet } else { Source::Socket },
                 socket,
-                direction: if side == 0 {
-                    Direction::Egress
-                } else {
-                    Direction::Ingress
-                },
+                direction: if side == 0 { Direction::Egress } else { Direction::Ingress },
                 protocol: 6,
                 local,
                 remote,
                 netns: 1,
-                task: Task {
-                    pid: 1,
-                    tid: 1,
-                    comm: [0; 16],
-                },
+                task: Task { pid: 1, tid: 1, comm: [0; 16] },
                 tcp_seq: 1 + start as u32,
                 length: piece.len() as u32,
                 payload: &piece[..shown],
@@ -438,21 +299,10 @@ fn damage_invents_nothing() {
             continue;
         };
         let types = numbers(rows, "type");
-        let paths: Vec<String> = texts(rows, "request_resource")
-            .into_iter()
-            .filter(|path| !path.is_empty())
-            .collect();
-        assert!(
-            paths.len() <= 20,
-            "more requests than there were: {paths:?}"
-        );
+        let paths: Vec<String> = texts(rows, "request_resource").into_iter().filter(|path| !path.is_empty()).collect();
+        assert!(paths.len() <= 20, "more requests than there were: {paths:?}");
         assert!(types.iter().filter(|kind| **kind != 0).count() <= 20);
         // A path may be cut where the capture was, but it is one of those that were asked for.
-        assert!(
-            paths
-                .iter()
-                .all(|path| "/r".starts_with(path.as_str()) || path.starts_with("/r")),
-            "{paths:?}"
-        );
+        assert!(paths.iter().all(|path| "/r".starts_with(path.as_str()) || path.starts_with("/r")), "{paths:?}");
     }
 }

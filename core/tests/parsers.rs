@@ -11,26 +11,17 @@ use serde_json::Value;
 
 fn settings() -> Arc<ParserSettings> {
     let mut settings = ParserSettings::default();
-    settings
-        .apm_trace_id
-        .extend(["b3", "uber-trace-id", "x-b3-traceid"].map(String::from));
-    settings
-        .apm_span_id
-        .extend(["b3", "uber-trace-id", "x-b3-spanid"].map(String::from));
+    settings.apm_trace_id.extend(["b3", "uber-trace-id", "x-b3-traceid"].map(String::from));
+    settings.apm_span_id.extend(["b3", "uber-trace-id", "x-b3-spanid"].map(String::from));
     Arc::new(settings)
 }
 
 fn protocol(name: &str) -> &'static Protocol {
-    REGISTRY
-        .iter()
-        .find(|protocol| protocol.name == name)
-        .expect(name)
+    REGISTRY.iter().find(|protocol| protocol.name == name).expect(name)
 }
 
 fn unescape(text: &str) -> Vec<u8> {
-    text.chars()
-        .map(|c| u8::try_from(u32::from(c)).expect("Latin-1"))
-        .collect()
+    text.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect()
 }
 
 /// A conversation of `tests/data/conversations.json`: lines `C` or `S` and the bytes as Latin-1 text; `repeat` appends
@@ -43,8 +34,7 @@ struct Conversation {
 }
 
 fn conversations() -> Vec<Conversation> {
-    let data: Value =
-        serde_json::from_str(include_str!("data/conversations.json")).expect("conversations");
+    let data: Value = serde_json::from_str(include_str!("data/conversations.json")).expect("conversations");
     data.as_array()
         .expect("array")
         .iter()
@@ -56,11 +46,7 @@ fn conversations() -> Vec<Conversation> {
                 .expect("writes")
                 .iter()
                 .map(|write| {
-                    let role = if write[0] == "C" {
-                        Role::Client
-                    } else {
-                        Role::Server
-                    };
+                    let role = if write[0] == "C" { Role::Client } else { Role::Server };
                     let mut bytes = unescape(write[1].as_str().expect("bytes"));
                     if let Some(fill) = write[2].as_u64() {
                         bytes.extend(std::iter::repeat_n(b'x', fill as usize));
@@ -95,11 +81,7 @@ fn field(message: &Message, key: &str) -> Value {
         "span_id" => message.span_id.as_str().into(),
         "x_request_id" => message.x_request_id.as_str().into(),
         "proxy" => message.http_proxy_client.as_str().into(),
-        "attributes" => message
-            .attributes
-            .iter()
-            .map(|(k, v)| Value::from(format!("{k}={v}")))
-            .collect(),
+        "attributes" => message.attributes.iter().map(|(k, v)| Value::from(format!("{k}={v}"))).collect(),
         other => panic!("no field {other}"),
     }
 }
@@ -123,21 +105,10 @@ fn conversations_give_their_messages() {
     for case in conversations() {
         let connection = run(&case, |_, _| Vec::new());
         assert_eq!(connection.invalid, 0, "{}", case.name);
-        assert_eq!(
-            connection.messages.len(),
-            case.expected.len(),
-            "{}: {:#?}",
-            case.name,
-            connection.messages
-        );
+        assert_eq!(connection.messages.len(), case.expected.len(), "{}: {:#?}", case.name, connection.messages);
         for ((_, message), expected) in connection.messages.iter().zip(&case.expected) {
             for (key, value) in expected.as_object().expect("object") {
-                assert_eq!(
-                    &field(message, key),
-                    value,
-                    "{}: {key} of {message:#?}",
-                    case.name
-                );
+                assert_eq!(&field(message, key), value, "{}: {key} of {message:#?}", case.name);
             }
         }
     }
@@ -149,15 +120,8 @@ fn any_split_gives_the_same_messages() {
         let whole = run(&case, |_, _| Vec::new()).messages;
         for (index, (_, bytes)) in case.writes.iter().enumerate() {
             for at in 1..bytes.len().min(3000) {
-                let split = run(
-                    &case,
-                    |write, _| if write == index { vec![at] } else { Vec::new() },
-                );
-                assert_eq!(
-                    split.messages, whole,
-                    "{} write {index} split at {at}",
-                    case.name
-                );
+                let split = run(&case, |write, _| if write == index { vec![at] } else { Vec::new() });
+                assert_eq!(split.messages, whole, "{} write {index} split at {at}", case.name);
             }
         }
         let bytewise = run(&case, |_, bytes| (1..bytes.len().min(6000)).collect());
@@ -167,10 +131,7 @@ fn any_split_gives_the_same_messages() {
 
 #[test]
 fn lost_tails_do_not_hide_what_follows() {
-    for case in conversations()
-        .into_iter()
-        .filter(|case| case.writes.len() > 1)
-    {
+    for case in conversations().into_iter().filter(|case| case.writes.len() > 1) {
         for keep in [1, 5, 17, 40, 200] {
             let mut connection = Connection::new(case.protocol, &settings(), 6);
             for (role, bytes) in &case.writes {
@@ -228,9 +189,7 @@ proptest! {
 
 fn expected_lines(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("line"))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("line")).collect()
 }
 
 fn text<'a>(info: &'a Value, key: &str) -> &'a str {
@@ -239,8 +198,7 @@ fn text<'a>(info: &'a Value, key: &str) -> &'a str {
 
 /// Known differences from DeepFlow's expectation, each with its reason; one that agrees must leave the list.
 /// - mysql-exec line 3: an execution shows the prepared text too, not only the values.
-const DIVERGES: &[(&str, u64, &str)] =
-    &[("mysql-exec", 3, "resource"), ("mysql-exec", 3, "endpoint")];
+const DIVERGES: &[(&str, u64, &str)] = &[("mysql-exec", 3, "resource"), ("mysql-exec", 3, "endpoint")];
 
 #[test]
 fn deepflow_captures_agree() {
@@ -267,23 +225,15 @@ fn deepflow_captures_agree() {
         ),
     ] {
         for stem in stems {
-            let lines: Vec<Value> =
-                expected_lines(&root.join(folder).join(format!("{stem}.expected.jsonl")))
-                    .into_iter()
-                    .filter(|line| text(&line["info"], "msg_type") != "Other")
-                    .collect();
-            let seen = walk(
-                &packets(&root.join(folder).join(format!("{stem}.pcap"))),
-                &settings(),
-                *stem == "client-ip",
-            );
+            let lines: Vec<Value> = expected_lines(&root.join(folder).join(format!("{stem}.expected.jsonl")))
+                .into_iter()
+                .filter(|line| text(&line["info"], "msg_type") != "Other")
+                .collect();
+            let seen =
+                walk(&packets(&root.join(folder).join(format!("{stem}.pcap"))), &settings(), *stem == "client-ip");
             let messages: Vec<_> = seen.iter().flat_map(|flow| &flow.messages).collect();
             if messages.len() != lines.len() {
-                wrong.push(format!(
-                    "{stem}: {} messages, expected {}: {messages:#?}",
-                    messages.len(),
-                    lines.len()
-                ));
+                wrong.push(format!("{stem}: {} messages, expected {}: {messages:#?}", messages.len(), lines.len()));
                 continue;
             }
             for ((_, message), line) in messages.iter().zip(&lines) {
@@ -293,93 +243,35 @@ fn deepflow_captures_agree() {
                     compared += 1;
                     let known = DIVERGES.contains(&(stem, number, what));
                     if (left == right) == known {
-                        wrong.push(format!(
-                            "{stem} line {number} {what}: {left} expected {right} known {known}"
-                        ));
+                        wrong.push(format!("{stem} line {number} {what}: {left} expected {right} known {known}"));
                     }
                 };
                 let request = message.kind != Kind::Response;
                 if !text(info, "msg_type").is_empty() {
-                    same(
-                        "kind",
-                        format!("{:?}", message.kind).into(),
-                        text(info, "msg_type").into(),
-                    );
+                    same("kind", format!("{:?}", message.kind).into(), text(info, "msg_type").into());
                 }
                 match folder {
                     "http" if request => {
-                        same(
-                            "resource",
-                            message.request_resource.as_str().into(),
-                            info["path"].clone(),
-                        );
-                        same(
-                            "domain",
-                            message.request_domain.as_str().into(),
-                            info["host"].clone(),
-                        );
-                        same(
-                            "endpoint",
-                            message.endpoint.as_str().into(),
-                            info["endpoint"].clone(),
-                        );
-                        same(
-                            "length",
-                            message.length.into(),
-                            info["req_content_length"].clone(),
-                        );
-                        same(
-                            "type",
-                            message.request_type.as_str().into(),
-                            text(info, "method").to_uppercase().into(),
-                        );
+                        same("resource", message.request_resource.as_str().into(), info["path"].clone());
+                        same("domain", message.request_domain.as_str().into(), info["host"].clone());
+                        same("endpoint", message.endpoint.as_str().into(), info["endpoint"].clone());
+                        same("length", message.length.into(), info["req_content_length"].clone());
+                        same("type", message.request_type.as_str().into(), text(info, "method").to_uppercase().into());
                         let trace = &info["trace_ids"]["_value"][0]["field"];
-                        same(
-                            "trace",
-                            message.trace_id.as_str().into(),
-                            trace.as_str().unwrap_or_default().into(),
-                        );
-                        same(
-                            "span",
-                            message.span_id.as_str().into(),
-                            info["span_id"]["field"].clone(),
-                        );
+                        same("trace", message.trace_id.as_str().into(), trace.as_str().unwrap_or_default().into());
+                        same("span", message.span_id.as_str().into(), info["span_id"]["field"].clone());
                     }
                     "http" => {
-                        same(
-                            "code",
-                            message.response_code.into(),
-                            info["status_code"].clone(),
-                        );
-                        same(
-                            "length",
-                            message.length.into(),
-                            info["resp_content_length"].clone(),
-                        );
+                        same("code", message.response_code.into(), info["status_code"].clone());
+                        same("length", message.length.into(), info["resp_content_length"].clone());
                     }
                     "redis" if request => {
-                        same(
-                            "resource",
-                            message.request_resource.as_str().into(),
-                            info["request"].clone(),
-                        );
-                        same(
-                            "type",
-                            message.request_type.as_str().into(),
-                            info["request_type"].clone(),
-                        );
+                        same("resource", message.request_resource.as_str().into(), info["request"].clone());
+                        same("type", message.request_type.as_str().into(), info["request_type"].clone());
                     }
                     "redis" => {
-                        same(
-                            "result",
-                            message.response_result.as_str().into(),
-                            info["response_result"].clone(),
-                        );
-                        same(
-                            "error",
-                            message.response_exception.as_str().into(),
-                            info["error"].clone(),
-                        );
+                        same("result", message.response_result.as_str().into(), info["response_result"].clone());
+                        same("error", message.response_exception.as_str().into(), info["error"].clone());
                     }
                     "dns" => {
                         same("id", message.request_id.into(), info["request_id"].clone());
@@ -389,22 +281,14 @@ fn deepflow_captures_agree() {
                                 message.request_resource.as_str().into(),
                                 info["request_resource"].clone(),
                             );
-                            same(
-                                "type",
-                                message.request_type.as_str().into(),
-                                info["request_type"].clone(),
-                            );
+                            same("type", message.request_type.as_str().into(), info["request_type"].clone());
                         } else {
                             same(
                                 "result",
                                 message.response_result.as_str().into(),
                                 text(info, "response_result").into(),
                             );
-                            same(
-                                "code",
-                                message.response_code.into(),
-                                info["response_code"].clone(),
-                            );
+                            same("code", message.response_code.into(), info["response_code"].clone());
                         }
                     }
                     _ if request => {
@@ -413,31 +297,15 @@ fn deepflow_captures_agree() {
                             message.request_resource.as_str().into(),
                             text(info, "request_resource").into(),
                         );
-                        same(
-                            "endpoint",
-                            message.endpoint.as_str().into(),
-                            text(info, "endpoint").into(),
-                        );
+                        same("endpoint", message.endpoint.as_str().into(), text(info, "endpoint").into());
                     }
                     _ => {
                         let error = text(info, "response_execption");
-                        same(
-                            "exception",
-                            message.response_exception.as_str().into(),
-                            error.into(),
-                        );
+                        same("exception", message.response_exception.as_str().into(), error.into());
                         let failed = text(info, "response_status") != "ok";
-                        same(
-                            "failed",
-                            (message.status != Status::Success).into(),
-                            failed.into(),
-                        );
+                        same("failed", (message.status != Status::Success).into(), failed.into());
                         let rows = info["sql_affected_rows"].as_u64().filter(|rows| *rows > 0);
-                        same(
-                            "rows",
-                            message.sql_affected_rows.filter(|rows| *rows > 0).into(),
-                            rows.into(),
-                        );
+                        same("rows", message.sql_affected_rows.filter(|rows| *rows > 0).into(), rows.into());
                     }
                 }
             }
@@ -451,12 +319,7 @@ fn deepflow_captures_agree() {
 #[test]
 fn nobody_claims_foreign_captures() {
     let Some(root) = fixtures() else { return };
-    let own = [
-        ("http", "HTTP"),
-        ("redis", "Redis"),
-        ("mysql", "MySQL"),
-        ("dns", "DNS"),
-    ];
+    let own = [("http", "HTTP"), ("redis", "Redis"), ("mysql", "MySQL"), ("dns", "DNS")];
     let mut wrong = Vec::new();
     let mut flows = 0;
     for base in [root.join("pcaps"), root.join("deepflow/flow_generator")] {
@@ -469,10 +332,7 @@ fn nobody_claims_foreign_captures() {
             let Ok(files) = std::fs::read_dir(folder.path()) else {
                 continue;
             };
-            for file in files
-                .flatten()
-                .filter(|file| file.path().extension().is_some_and(|e| e == "pcap"))
-            {
+            for file in files.flatten().filter(|file| file.path().extension().is_some_and(|e| e == "pcap")) {
                 let all = packets(&file.path());
                 for seen in walk(&all, &settings(), false) {
                     flows += 1;
@@ -498,33 +358,14 @@ fn clean_captures_have_their_requests_and_responses() {
     let mut wrong = Vec::new();
     for line in index.lines() {
         let columns: Vec<&str> = line.split('\t').collect();
-        let &[
-            file,
-            _,
-            _,
-            family,
-            _,
-            _,
-            _,
-            requests,
-            responses,
-            _,
-            "sessions",
-            "clean",
-            ..,
-        ] = columns.as_slice()
-        else {
+        let &[file, _, _, family, _, _, _, requests, responses, _, "sessions", "clean", ..] = columns.as_slice() else {
             continue;
         };
-        let Some(name) = [
-            ("http", "HTTP"),
-            ("redis", "Redis"),
-            ("mysql", "MySQL"),
-            ("dns", "DNS"),
-        ]
-        .iter()
-        .find(|(known, _)| *known == family)
-        .map(|(_, name)| *name) else {
+        let Some(name) = [("http", "HTTP"), ("redis", "Redis"), ("mysql", "MySQL"), ("dns", "DNS")]
+            .iter()
+            .find(|(known, _)| *known == family)
+            .map(|(_, name)| *name)
+        else {
             continue;
         };
         let all = packets(&root.join("pcaps").join(file));
@@ -537,57 +378,26 @@ fn clean_captures_have_their_requests_and_responses() {
             .filter(|flow| flow.protocol.is_some_and(|protocol| protocol.name == name))
             .flat_map(|flow| &flow.messages)
             .collect();
-        let found = messages
-            .iter()
-            .filter(|(_, m)| m.kind != Kind::Response)
-            .count();
+        let found = messages.iter().filter(|(_, m)| m.kind != Kind::Response).count();
         let answered = messages.len() - found;
-        if (found.to_string(), answered.to_string()) != (requests.to_owned(), responses.to_owned())
-        {
-            wrong.push(format!(
-                "{file}: {found}/{answered}, tshark {requests}/{responses}"
-            ));
+        if (found.to_string(), answered.to_string()) != (requests.to_owned(), responses.to_owned()) {
+            wrong.push(format!("{file}: {found}/{answered}, tshark {requests}/{responses}"));
         }
     }
-    let wrong: std::collections::BTreeSet<&str> = wrong
-        .iter()
-        .filter_map(|line| line.split(':').next())
-        .collect();
-    let known: std::collections::BTreeSet<&str> =
-        COUNTED_OTHERWISE.iter().map(|(file, _)| *file).collect();
+    let wrong: std::collections::BTreeSet<&str> = wrong.iter().filter_map(|line| line.split(':').next()).collect();
+    let known: std::collections::BTreeSet<&str> = COUNTED_OTHERWISE.iter().map(|(file, _)| *file).collect();
     assert_eq!(wrong, known, "captures whose count differs from tshark's");
 }
 
 /// Captures that tshark counts otherwise, and why; one that agrees must leave the list.
 const COUNTED_OTHERWISE: &[(&str, &str)] = &[
-    (
-        "mysql/kindling-commit.pcap",
-        "rebuilt with packets shorter than they declare",
-    ),
-    (
-        "mysql/kindling-oneway.pcap",
-        "rebuilt: a QUIT that declares 20 bytes",
-    ),
-    (
-        "mysql/zeek-mysql-mysql8-navicat-login-failed.pcap",
-        "tshark takes the password of an auth switch for a command",
-    ),
-    (
-        "redis/zeek-redis-attr.pcap",
-        "begins with an inline command that does not exist",
-    ),
-    (
-        "redis/zeek-redis-bulk-loading.pcap",
-        "tshark counts a segment of pipelined commands once",
-    ),
-    (
-        "redis/zeek-redis-client-skip-while-off.pcap",
-        "tshark counts a segment of pipelined commands once",
-    ),
-    (
-        "redis/zeek-redis-reply-off-on.pcap",
-        "tshark counts a segment of pipelined commands once",
-    ),
+    ("mysql/kindling-commit.pcap", "rebuilt with packets shorter than they declare"),
+    ("mysql/kindling-oneway.pcap", "rebuilt: a QUIT that declares 20 bytes"),
+    ("mysql/zeek-mysql-mysql8-navicat-login-failed.pcap", "tshark takes the password of an auth switch for a command"),
+    ("redis/zeek-redis-attr.pcap", "begins with an inline command that does not exist"),
+    ("redis/zeek-redis-bulk-loading.pcap", "tshark counts a segment of pipelined commands once"),
+    ("redis/zeek-redis-client-skip-while-off.pcap", "tshark counts a segment of pipelined commands once"),
+    ("redis/zeek-redis-reply-off-on.pcap", "tshark counts a segment of pipelined commands once"),
 ];
 
 /// DeepFlow inflates the compressed protocol; here it belongs to nobody.
@@ -606,24 +416,15 @@ fn masked_commands_agree() {
     let Some(root) = fixtures() else { return };
     let text = std::fs::read_to_string(root.join("deepflow/unit_cases.json")).expect("unit cases");
     let cases: Value = serde_json::from_str(&text).expect("JSON");
-    let cases = cases["families"]["redis_obfuscation"]
-        .as_array()
-        .expect("cases");
+    let cases = cases["families"]["redis_obfuscation"].as_array().expect("cases");
     for case in cases {
-        let words: Vec<&str> = case["command"]
-            .as_str()
-            .expect("command")
-            .split_whitespace()
-            .collect();
+        let words: Vec<&str> = case["command"].as_str().expect("command").split_whitespace().collect();
         let mut bytes = format!("*{}\r\n", words.len());
         for word in words {
             bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         let mut connection = Connection::new(protocol("Redis"), &settings(), 6);
         connection.feed(Role::Client, bytes.as_bytes(), 0, false);
-        assert_eq!(
-            Value::from(connection.messages[0].1.request_resource.as_str()),
-            case["obfuscated"]
-        );
+        assert_eq!(Value::from(connection.messages[0].1.request_resource.as_str()), case["obfuscated"]);
     }
 }

@@ -18,10 +18,7 @@ fn fixtures() -> Option<PathBuf> {
     let root = std::env::var_os("DEEPFLOW_FIXTURES").map_or(default, PathBuf::from);
     let found = root.is_dir();
     if !found {
-        eprintln!(
-            "skipped: no fixtures at {}; set DEEPFLOW_FIXTURES",
-            root.display()
-        );
+        eprintln!("skipped: no fixtures at {}; set DEEPFLOW_FIXTURES", root.display());
     }
     found.then_some(root)
 }
@@ -31,10 +28,7 @@ fn run(path: &Path) -> Replayed {
 }
 
 fn batches(replayed: &Replayed, table: &str) -> Vec<RecordBatch> {
-    let of_table = replayed
-        .batches
-        .iter()
-        .filter(|(name, _, _)| *name == table);
+    let of_table = replayed.batches.iter().filter(|(name, _, _)| *name == table);
     of_table
         .flat_map(|(_, _, bytes)| StreamReader::try_new(&bytes[..], None).expect("an Arrow stream"))
         .map(|batch| batch.expect("a batch"))
@@ -42,32 +36,18 @@ fn batches(replayed: &Replayed, table: &str) -> Vec<RecordBatch> {
 }
 
 fn json(path: &Path) -> Value {
-    let text =
-        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Compares what was found with what differs on record, in both directions.
 fn against_ledger(section: &str, differing: &BTreeMap<String, String>) {
-    let ledger: Value =
-        serde_json::from_str(include_str!("data/replay_divergences.json")).expect("the ledger");
+    let ledger: Value = serde_json::from_str(include_str!("data/replay_divergences.json")).expect("the ledger");
     let known = ledger[section].as_object().expect("a section");
-    let new: Vec<_> = differing
-        .iter()
-        .filter(|(file, _)| !known.contains_key(*file))
-        .collect();
-    let healed: Vec<_> = known
-        .keys()
-        .filter(|file| !differing.contains_key(*file))
-        .collect();
-    assert!(
-        new.is_empty(),
-        "{section}: these differ and are not in the ledger: {new:#?}"
-    );
-    assert!(
-        healed.is_empty(),
-        "{section}: these agree now and have to leave the ledger: {healed:?}"
-    );
+    let new: Vec<_> = differing.iter().filter(|(file, _)| !known.contains_key(*file)).collect();
+    let healed: Vec<_> = known.keys().filter(|file| !differing.contains_key(*file)).collect();
+    assert!(new.is_empty(), "{section}: these differ and are not in the ledger: {new:#?}");
+    assert!(healed.is_empty(), "{section}: these agree now and have to leave the ledger: {healed:?}");
 }
 
 fn meter(replayed: &Replayed) -> [u64; 7] {
@@ -76,22 +56,12 @@ fn meter(replayed: &Replayed) -> [u64; 7] {
         let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
         let u32s = |name: &str| column(name).as_primitive::<UInt32Type>().values().to_vec();
         let u64s = |name: &str| column(name).as_primitive::<UInt64Type>().values().to_vec();
-        total[0] += u32s("request")
-            .iter()
-            .map(|value| u64::from(*value))
-            .sum::<u64>();
-        total[1] += u32s("response")
-            .iter()
-            .map(|value| u64::from(*value))
-            .sum::<u64>();
+        total[0] += u32s("request").iter().map(|value| u64::from(*value)).sum::<u64>();
+        total[1] += u32s("response").iter().map(|value| u64::from(*value)).sum::<u64>();
         total[2] += u64s("client_error").iter().sum::<u64>();
         total[3] += u64s("server_error").iter().sum::<u64>();
         total[4] += u64s("rrt_count").iter().sum::<u64>();
-        total[5] += column("rrt_sum")
-            .as_primitive::<Float64Type>()
-            .values()
-            .iter()
-            .sum::<f64>() as u64;
+        total[5] += column("rrt_sum").as_primitive::<Float64Type>().values().iter().sum::<f64>() as u64;
         total[6] = total[6].max(u32s("rrt_max").into_iter().max().map_or(0, u64::from));
     }
     total
@@ -105,24 +75,12 @@ fn meters_agree_with_deepflow() {
     let mut differing = BTreeMap::new();
     for (file, numbers) in expected["pcaps"].as_object().expect("captures") {
         let protocol = file.split('/').next().unwrap_or_default();
-        if !["http", "redis", "mysql", "dns"].contains(&protocol)
-            || file.contains("h2c")
-            || file.contains("grpc")
-        {
+        if !["http", "redis", "mysql", "dns"].contains(&protocol) || file.contains("h2c") || file.contains("grpc") {
             continue;
         }
-        let names = [
-            "request_count",
-            "response_count",
-            "err_client_count",
-            "err_server_count",
-        ];
-        let names = names
-            .into_iter()
-            .chain(["rrt_count", "rrt_sum_us", "rrt_max_us"]);
-        let want: Vec<u64> = names
-            .map(|name| numbers[name].as_u64().unwrap_or(0))
-            .collect();
+        let names = ["request_count", "response_count", "err_client_count", "err_server_count"];
+        let names = names.into_iter().chain(["rrt_count", "rrt_sum_us", "rrt_max_us"]);
+        let want: Vec<u64> = names.map(|name| numbers[name].as_u64().unwrap_or(0)).collect();
         let found = meter(&run(&root.join(file)));
         if want != found {
             differing.insert(file.clone(), format!("expected {want:?}, found {found:?}"));
@@ -133,10 +91,7 @@ fn meters_agree_with_deepflow() {
 
 fn find(root: &Path, name: &str) -> PathBuf {
     let upper = root.parent().expect("a parent");
-    [root.join(name), upper.join(name)]
-        .into_iter()
-        .find(|path| path.is_file())
-        .expect("the expected numbers")
+    [root.join(name), upper.join(name)].into_iter().find(|path| path.is_file()).expect("the expected numbers")
 }
 
 /// Delays of all whole sessions, sorted, µs.
@@ -145,19 +100,9 @@ fn delays(replayed: &Replayed) -> Vec<i64> {
     for batch in batches(replayed, "l7_flow_log") {
         let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
         let kinds = column("type").as_primitive::<UInt8Type>().values().to_vec();
-        let answers = column("syscall_cap_seq_1")
-            .as_primitive::<UInt32Type>()
-            .values()
-            .to_vec();
-        let spent = column("response_duration")
-            .as_primitive::<UInt64Type>()
-            .values()
-            .to_vec();
-        found.extend(
-            (0..kinds.len())
-                .filter(|row| kinds[*row] == 2 && answers[*row] > 0)
-                .map(|row| spent[row] as i64),
-        );
+        let answers = column("syscall_cap_seq_1").as_primitive::<UInt32Type>().values().to_vec();
+        let spent = column("response_duration").as_primitive::<UInt64Type>().values().to_vec();
+        found.extend((0..kinds.len()).filter(|row| kinds[*row] == 2 && answers[*row] > 0).map(|row| spent[row] as i64));
     }
     found.sort_unstable();
     found
@@ -169,27 +114,12 @@ fn exchanges(replayed: &Replayed) -> Vec<String> {
     for batch in batches(replayed, "l7_flow_log") {
         let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
         let (kinds, resources) = (column("request_type"), column("request_resource"));
-        let kinds = kinds
-            .as_dictionary::<Int32Type>()
-            .downcast_dict::<StringArray>()
-            .expect("texts");
-        let codes = column("response_code")
-            .as_primitive::<Int32Type>()
-            .values()
-            .to_vec();
+        let kinds = kinds.as_dictionary::<Int32Type>().downcast_dict::<StringArray>().expect("texts");
+        let codes = column("response_code").as_primitive::<Int32Type>().values().to_vec();
         let complete = column("type").as_primitive::<UInt8Type>().values().to_vec();
-        for (row, (kind, resource)) in kinds
-            .into_iter()
-            .zip(resources.as_string::<i32>())
-            .enumerate()
-        {
+        for (row, (kind, resource)) in kinds.into_iter().zip(resources.as_string::<i32>()).enumerate() {
             if complete[row] == 2 {
-                found.push(format!(
-                    "{} {} {}",
-                    kind.unwrap_or_default(),
-                    resource.unwrap_or_default(),
-                    codes[row]
-                ));
+                found.push(format!("{} {} {}", kind.unwrap_or_default(), resource.unwrap_or_default(), codes[row]));
             }
         }
     }
@@ -202,15 +132,9 @@ fn sessions_agree_with_tshark() {
     let Some(root) = fixtures() else { return };
     let root = root.join("pcaps");
     let index = std::fs::read_to_string(root.join("INDEX.tsv")).expect("the index");
-    let mut lines = index
-        .lines()
-        .map(|line| line.split('\t').collect::<Vec<_>>());
+    let mut lines = index.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let head = lines.next().expect("a head");
-    let place = |name: &str| {
-        head.iter()
-            .position(|column| *column == name)
-            .expect("a column")
-    };
+    let place = |name: &str| head.iter().position(|column| *column == name).expect("a column");
     let (file, role, quality) = (place("file"), place("role"), place("quality"));
     let mut differing = BTreeMap::new();
     let mut texts = BTreeMap::new();
@@ -224,37 +148,22 @@ fn sessions_agree_with_tshark() {
         let path = root.join(line[file]);
         let truth = json(&path.with_extension("truth.json"));
         let sessions = truth["sessions"].as_array().expect("sessions").iter();
-        let mut want: Vec<i64> = sessions
-            .filter_map(|session| session["rrt_first_packet_us"].as_i64())
-            .collect();
+        let mut want: Vec<i64> = sessions.filter_map(|session| session["rrt_first_packet_us"].as_i64()).collect();
         want.sort_unstable();
         let found = delays(&run(&path));
         if protocol == "http" && want.len() == found.len() {
             let named = exchanges(&run(&path));
             let sessions = truth["sessions"].as_array().expect("sessions").iter();
             let mut asked: Vec<String> = sessions
-                .map(|session| {
-                    format!(
-                        "{} {}",
-                        session["request"].as_str().unwrap_or_default(),
-                        session["status"]
-                    )
-                })
+                .map(|session| format!("{} {}", session["request"].as_str().unwrap_or_default(), session["status"]))
                 .collect();
             asked.sort_unstable();
             if named != asked {
-                texts.insert(
-                    line[file].to_string(),
-                    format!("{asked:?} {named:?}").chars().take(300).collect(),
-                );
+                texts.insert(line[file].to_string(), format!("{asked:?} {named:?}").chars().take(300).collect());
             }
         }
         if want != found {
-            let note = format!(
-                "{} sessions expected, {} found; {want:?} {found:?}",
-                want.len(),
-                found.len()
-            );
+            let note = format!("{} sessions expected, {} found; {want:?} {found:?}", want.len(), found.len());
             differing.insert(line[file].to_string(), note.chars().take(300).collect());
         }
     }
@@ -267,9 +176,7 @@ fn sessions_agree_with_tshark() {
 fn damaged_files_give_one_sentence() {
     let folder = std::env::temp_dir().join(format!("deepflow-replay-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let mut header = vec![
-        0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0,
-    ];
+    let mut header = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0];
     let cut_header = header[..10].to_vec();
     header.extend([1, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]);
     let mut huge = header.clone();
@@ -287,9 +194,5 @@ fn damaged_files_give_one_sentence() {
         assert!(error.contains(word) && error.contains(name), "{error}");
     }
     std::fs::remove_dir_all(&folder).expect("removed");
-    assert!(
-        replay("/nowhere.pcap", "")
-            .expect_err("no file")
-            .contains("/nowhere.pcap")
-    );
+    assert!(replay("/nowhere.pcap", "").expect_err("no file").contains("/nowhere.pcap"));
 }

@@ -123,27 +123,13 @@ pub(super) fn reason(error: &dyn Error) -> String {
         }
         source = cause.source();
     }
-    let line = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     line.chars().take(300).collect()
 }
 
-pub(super) fn tracepoint(
-    bpf: &mut Ebpf,
-    program: &str,
-    tracepoint: &str,
-    btf: &Btf,
-) -> Result<(), ProgramError> {
-    let program: &mut BtfTracePoint = bpf
-        .program_mut(program)
-        .ok_or_else(|| ProgramError::InvalidName {
-            name: program.to_owned(),
-        })?
-        .try_into()?;
+pub(super) fn tracepoint(bpf: &mut Ebpf, program: &str, tracepoint: &str, btf: &Btf) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint =
+        bpf.program_mut(program).ok_or_else(|| ProgramError::InvalidName { name: program.to_owned() })?.try_into()?;
     program.load(tracepoint, btf)?;
     program.attach()?;
     Ok(())
@@ -160,13 +146,7 @@ pub(super) fn load_processes(btf: &Btf) -> Result<Ebpf, String> {
         tracepoint(&mut bpf, name, name, btf).map_err(|error| reason(&error))?;
     }
     if tracepoint(&mut bpf, "sched_process_exit", "sched_process_exit", btf).is_err() {
-        tracepoint(
-            &mut bpf,
-            "sched_process_exit_live",
-            "sched_process_exit",
-            btf,
-        )
-        .map_err(|error| reason(&error))?;
+        tracepoint(&mut bpf, "sched_process_exit_live", "sched_process_exit", btf).map_err(|error| reason(&error))?;
     }
     Ok(bpf)
 }
@@ -187,30 +167,12 @@ impl Filters {
         if fits {
             inline_pids[..config.ignored_pids.len()].copy_from_slice(&config.ignored_pids);
         } else {
-            pids = merged(
-                pids,
-                marks(config.ignored_pids.iter().copied(), PID_IGNORED),
-            );
+            pids = merged(pids, marks(config.ignored_pids.iter().copied(), PID_IGNORED));
         }
-        let black = marks(
-            config.ports_blacklist.iter().map(|&port| u32::from(port)),
-            PORT_BLACK,
-        );
-        let white = marks(
-            config.ports_whitelist.iter().map(|&port| u32::from(port)),
-            PORT_WHITE,
-        );
-        let inline_count = if fits {
-            u32::try_from(config.ignored_pids.len()).unwrap_or(0)
-        } else {
-            0
-        };
-        Self {
-            pids,
-            inline_pids,
-            inline_count,
-            ports: merged(black, white),
-        }
+        let black = marks(config.ports_blacklist.iter().map(|&port| u32::from(port)), PORT_BLACK);
+        let white = marks(config.ports_whitelist.iter().map(|&port| u32::from(port)), PORT_WHITE);
+        let inline_count = if fits { u32::try_from(config.ignored_pids.len()).unwrap_or(0) } else { 0 };
+        Self { pids, inline_pids, inline_count, ports: merged(black, white) }
     }
 }
 
@@ -262,10 +224,7 @@ fn random_odd() -> u64 {
 pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Result<Ebpf, String> {
     let filters = Filters::new(config);
     let truncation = config.payload_truncation.min(PAYLOAD_MAX);
-    let ring = config
-        .ring_bytes
-        .clamp(RING_MIN, RING_MAX)
-        .next_power_of_two();
+    let ring = config.ring_bytes.clamp(RING_MIN, RING_MAX).next_power_of_two();
     let (pid_marks, port_marks, key) = (union(&filters.pids), union(&filters.ports), random_odd());
     let mut loader = EbpfLoader::new();
     loader
@@ -288,11 +247,8 @@ pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Res
     let mut bpf = loader.load(code).map_err(|error| reason(&error))?;
     fill(&mut bpf, "pids", &filters.pids).map_err(|error| reason(&error))?;
     fill(&mut bpf, "ports", &filters.ports).map_err(|error| reason(&error))?;
-    let programs: &[&str] = if hook == Hook::SysEnter {
-        &["sys_exit"]
-    } else {
-        &["sock_send_length", "sock_recv_length"]
-    };
+    let programs: &[&str] =
+        if hook == Hook::SysEnter { &["sys_exit"] } else { &["sock_send_length", "sock_recv_length"] };
     for program in programs {
         tracepoint(&mut bpf, program, program, btf).map_err(|error| reason(&error))?;
     }
@@ -321,26 +277,14 @@ fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
             .map_err(|error: ProgramError| reason(&error))?;
         program.load().map_err(|error| reason(&error))?;
         // A link allows other programs beside it, and takes no flag that says so.
-        program
-            .attach(&cgroup, CgroupAttachMode::Single)
-            .map_err(|error| reason(&error))?;
+        program.attach(&cgroup, CgroupAttachMode::Single).map_err(|error| reason(&error))?;
     }
     Ok(root)
 }
 
-fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
-    bpf: &mut Ebpf,
-    name: &str,
-) -> Result<T, CaptureError> {
-    let map = bpf
-        .take_map(name)
-        .ok_or_else(|| CaptureError(format!("The kernel programs have no map {name}.")))?;
-    T::try_from(map).map_err(|error| {
-        CaptureError(format!(
-            "The map {name} cannot be used: {}.",
-            reason(&error)
-        ))
-    })
+fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(bpf: &mut Ebpf, name: &str) -> Result<T, CaptureError> {
+    let map = bpf.take_map(name).ok_or_else(|| CaptureError(format!("The kernel programs have no map {name}.")))?;
+    T::try_from(map).map_err(|error| CaptureError(format!("The map {name} cannot be used: {}.", reason(&error))))
 }
 
 /// One loaded object with a ring of its own.
@@ -353,11 +297,7 @@ struct Source {
 
 impl Source {
     fn new(mut bpf: Ebpf) -> Result<Self, CaptureError> {
-        Ok(Self {
-            ring: take(&mut bpf, "ring")?,
-            counters: take(&mut bpf, "counters")?,
-            _bpf: bpf,
-        })
+        Ok(Self { ring: take(&mut bpf, "ring")?, counters: take(&mut bpf, "counters")?, _bpf: bpf })
     }
 
     fn add_to(&self, total: &mut CaptureCounters) {
@@ -433,32 +373,19 @@ impl Capture {
             let why = refusals.first().map(|refusal| format!(" (sock_length: {refusal})")).unwrap_or_default();
             report("socket calls", "tp_btf/sys_exit", format!("{lost}{why}"))
         });
-        reports.push(
-            match tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", &btf) {
-                Ok(()) => report(
-                    "beginning and end of connections",
-                    "tp_btf/inet_sock_set_state",
-                    String::new(),
-                ),
-                Err(error) => report(
-                    "beginning and end of connections",
-                    "none",
-                    format!(
-                        "the cause of a connection's first request, and prompt clean-up ({})",
-                        reason(&error)
-                    ),
-                ),
-            },
-        );
+        reports.push(match tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", &btf) {
+            Ok(()) => report("beginning and end of connections", "tp_btf/inet_sock_set_state", String::new()),
+            Err(error) => report(
+                "beginning and end of connections",
+                "none",
+                format!("the cause of a connection's first request, and prompt clean-up ({})", reason(&error)),
+            ),
+        });
         if hook == Hook::SockLength {
             reports.push(match datagram_peers(&mut bpf) {
                 Ok(root) => {
                     let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {root}");
-                    report(
-                        "peer of datagrams on unconnected sockets",
-                        &chosen,
-                        String::new(),
-                    )
+                    report("peer of datagrams on unconnected sockets", &chosen, String::new())
                 }
                 Err(why) => report(
                     "peer of datagrams on unconnected sockets",
@@ -483,19 +410,7 @@ impl Capture {
         let quiet_epoch = take(&mut bpf, "quiet_epoch")?;
         let sockets = Source::new(bpf)?;
         let clock = WallClock::new();
-        Ok((
-            Self {
-                sockets,
-                processes,
-                quiet,
-                quiet_epoch,
-                epoch: 0,
-                clock,
-                delivered: 0,
-                malformed: 0,
-            },
-            reports,
-        ))
+        Ok((Self { sockets, processes, quiet, quiet_epoch, epoch: 0, clock, delivered: 0, malformed: 0 }, reports))
     }
 
     /// Hands everything that is in the rings to `sink`, in the order of time, and returns how many records it was: at
@@ -512,13 +427,8 @@ impl Capture {
         while count < POLL_MAX {
             let socket = self.sockets.ring.next();
             // A process's beginning comes before what it sends.
-            let until = socket
-                .as_ref()
-                .map_or(u64::MAX, |item| record::time_ns(item).unwrap_or(0));
-            while let Some(ring) = processes
-                .as_mut()
-                .filter(|_| next_process.is_some_and(|time| time <= until))
-            {
+            let until = socket.as_ref().map_or(u64::MAX, |item| record::time_ns(item).unwrap_or(0));
+            while let Some(ring) = processes.as_mut().filter(|_| next_process.is_some_and(|time| time <= until)) {
                 if let Some(item) = ring.next() {
                     deliver(&item, &mut count);
                 }
@@ -542,11 +452,8 @@ impl Capture {
     }
 
     pub fn counters(&self) -> CaptureCounters {
-        let mut total = CaptureCounters {
-            delivered: self.delivered,
-            malformed: self.malformed,
-            ..CaptureCounters::default()
-        };
+        let mut total =
+            CaptureCounters { delivered: self.delivered, malformed: self.malformed, ..CaptureCounters::default() };
         self.sockets.add_to(&mut total);
         if let Some(processes) = &self.processes {
             processes.add_to(&mut total);

@@ -4,14 +4,10 @@
 const REMEASURE_NS: u64 = 1_000_000_000;
 
 fn now_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec; both clocks exist on every Linux that runs BPF.
     unsafe { libc::clock_gettime(clock, &mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
-        + u64::try_from(time.tv_nsec).unwrap_or(0)
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// Keeps wall clock − CLOCK_BOOTTIME.
@@ -22,10 +18,7 @@ pub struct WallClock {
 
 impl WallClock {
     pub fn new() -> Self {
-        let mut clock = Self {
-            offset_ns: 0,
-            measured_at: 0,
-        };
+        let mut clock = Self { offset_ns: 0, measured_at: 0 };
         clock.measure();
         clock
     }
@@ -37,11 +30,7 @@ impl WallClock {
             let wall = now_ns(libc::CLOCK_REALTIME);
             let after = now_ns(libc::CLOCK_BOOTTIME);
             let middle = before + (after - before) / 2;
-            (
-                after - before,
-                wall.cast_signed() - middle.cast_signed(),
-                after,
-            )
+            (after - before, wall.cast_signed() - middle.cast_signed(), after)
         });
         if let Some((_, offset_ns, at)) = tries.min() {
             self.offset_ns = offset_ns;

@@ -10,11 +10,8 @@ pub use probe::{ProbeLine, probe};
 
 /// The kernel programs, compiled by `build/bpf.rs`.
 mod object {
-    pub static SOCKET: &[u8] =
-        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
-    pub static SYSCALL: &[u8] =
-        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscall.bpf.o"));
-    pub static PROCESS: &[u8] =
-        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/process.bpf.o"));
+    pub static SOCKET: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
+    pub static SYSCALL: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscall.bpf.o"));
+    pub static PROCESS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/process.bpf.o"));
     pub static PROBE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe.bpf.o"));
 }

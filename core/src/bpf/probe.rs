@@ -23,35 +23,17 @@ pub struct ProbeLine {
 }
 
 const CAPABILITIES: [(&str, u32, &str); 4] = [
-    (
-        "CAP_BPF",
-        39,
-        "kernel programs cannot be loaded, unless CAP_SYS_ADMIN is there",
-    ),
-    (
-        "CAP_PERFMON",
-        38,
-        "tracing programs cannot be loaded, unless CAP_SYS_ADMIN is there",
-    ),
-    (
-        "CAP_SYS_ADMIN",
-        21,
-        "kernels before 5.8 need it; newer ones do with CAP_BPF and CAP_PERFMON",
-    ),
-    (
-        "CAP_NET_ADMIN",
-        12,
-        "the sender's address of datagrams received on unconnected sockets",
-    ),
+    ("CAP_BPF", 39, "kernel programs cannot be loaded, unless CAP_SYS_ADMIN is there"),
+    ("CAP_PERFMON", 38, "tracing programs cannot be loaded, unless CAP_SYS_ADMIN is there"),
+    ("CAP_SYS_ADMIN", 21, "kernels before 5.8 need it; newer ones do with CAP_BPF and CAP_PERFMON"),
+    ("CAP_NET_ADMIN", 12, "the sender's address of datagrams received on unconnected sockets"),
 ];
 
 /// Effective capabilities of this process, as a bit mask.
 fn capabilities() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    value
-        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
-        .unwrap_or(0)
+    value.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn has(mask: u64, capability: u32) -> bool {
@@ -88,18 +70,8 @@ pub(super) fn why_not(refusals: &str) -> String {
 
 fn line(what: &str, result: Result<String, String>, lost: &str) -> ProbeLine {
     match result {
-        Ok(detail) => ProbeLine {
-            what: what.to_owned(),
-            works: true,
-            detail,
-            lost: String::new(),
-        },
-        Err(detail) => ProbeLine {
-            what: what.to_owned(),
-            works: false,
-            detail,
-            lost: lost.to_owned(),
-        },
+        Ok(detail) => ProbeLine { what: what.to_owned(), works: true, detail, lost: String::new() },
+        Err(detail) => ProbeLine { what: what.to_owned(), works: false, detail, lost: lost.to_owned() },
     }
 }
 
@@ -125,18 +97,14 @@ fn fentry(bpf: &mut Ebpf, btf: &Btf) -> Result<String, ProgramError> {
 fn kprobe(bpf: &mut Ebpf) -> Result<String, String> {
     let program: &mut KProbe = program(bpf, "probe_kprobe")?;
     program.load().map_err(|error| reason(&error))?;
-    program
-        .attach("tcp_sendmsg", 0)
-        .map_err(|error| reason(&error))?;
+    program.attach("tcp_sendmsg", 0).map_err(|error| reason(&error))?;
     Ok("attached to tcp_sendmsg".to_owned())
 }
 
 fn uprobe(bpf: &mut Ebpf) -> Result<String, String> {
     let program: &mut UProbe = program(bpf, "probe_uprobe")?;
     program.load().map_err(|error| reason(&error))?;
-    program
-        .attach("malloc", "libc", UProbeScope::CallingProcess)
-        .map_err(|error| reason(&error))?;
+    program.attach("malloc", "libc", UProbeScope::CallingProcess).map_err(|error| reason(&error))?;
     Ok("attached to malloc of this process".to_owned())
 }
 
@@ -158,9 +126,7 @@ fn tracefs() -> Result<String, String> {
     let found = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
         .into_iter()
         .find(|path| fs::exists(format!("{path}/events")).unwrap_or(false));
-    found
-        .map(str::to_owned)
-        .ok_or_else(|| "not mounted, or not readable".to_owned())
+    found.map(str::to_owned).ok_or_else(|| "not mounted, or not readable".to_owned())
 }
 
 /// Tries every kind of hook by loading and attaching it, and undoes it at once. Never fails: what is not allowed is a
@@ -170,41 +136,22 @@ pub fn probe() -> Vec<ProbeLine> {
     let mut lines: Vec<ProbeLine> = CAPABILITIES
         .iter()
         .map(|&(name, bit, lost)| {
-            let present = if has(mask, bit) {
-                Ok("present".to_owned())
-            } else {
-                Err("missing".to_owned())
-            };
+            let present = if has(mask, bit) { Ok("present".to_owned()) } else { Err("missing".to_owned()) };
             line(name, present, lost)
         })
         .collect();
     let btf = kernel_btf();
-    let found = btf
-        .as_ref()
-        .map(|_| "/sys/kernel/btf/vmlinux".to_owned())
-        .map_err(Clone::clone);
-    lines.push(line(
-        "kernel type information (BTF)",
-        found,
-        "all kernel programs",
-    ));
+    let found = btf.as_ref().map(|_| "/sys/kernel/btf/vmlinux".to_owned()).map_err(Clone::clone);
+    lines.push(line("kernel type information (BTF)", found, "all kernel programs"));
     let no_btf = || "needs BTF".to_owned();
-    let config = CaptureConfig {
-        ring_bytes: 4096,
-        ..CaptureConfig::default()
-    };
+    let config = CaptureConfig { ring_bytes: 4096, ..CaptureConfig::default() };
     let with_btf = |try_it: &dyn Fn(&Btf) -> Result<String, String>| match &btf {
         Ok(btf) => try_it(btf),
         Err(_) => Err(no_btf()),
     };
-    let hook = |hook: Hook, detail: &'static str| {
-        with_btf(&|btf| load_sockets(hook, &config, btf).map(|_| detail.to_owned()))
-    };
-    lines.push(line(
-        "ring buffer",
-        with_btf(&ring_buffer),
-        "all kernel programs",
-    ));
+    let hook =
+        |hook: Hook, detail: &'static str| with_btf(&|btf| load_sockets(hook, &config, btf).map(|_| detail.to_owned()));
+    lines.push(line("ring buffer", with_btf(&ring_buffer), "all kernel programs"));
     lines.push(line(
         "sockets by socket-length tracepoints",
         hook(Hook::SockLength, "tp_btf/sock_send_length, tp_btf/sock_recv_length"),
@@ -216,10 +163,9 @@ pub fn probe() -> Vec<ProbeLine> {
         "sockets on kernels without the socket-length tracepoints",
     ));
     let set_state = with_btf(&|btf| {
-        let mut bpf = load_sockets(Hook::SockLength, &config, btf)
-            .or_else(|_| load_sockets(Hook::SysEnter, &config, btf))?;
-        tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", btf)
-            .map_err(|error| reason(&error))?;
+        let mut bpf =
+            load_sockets(Hook::SockLength, &config, btf).or_else(|_| load_sockets(Hook::SysEnter, &config, btf))?;
+        tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", btf).map_err(|error| reason(&error))?;
         Ok("tp_btf/inet_sock_set_state".to_owned())
     });
     lines.push(line(
@@ -228,48 +174,19 @@ pub fn probe() -> Vec<ProbeLine> {
         "the cause of a connection's first request when a thread connects ahead",
     ));
     let processes = with_btf(&|btf| {
-        load_processes(btf)
-            .map(|_| "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit".to_owned())
+        load_processes(btf).map(|_| "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit".to_owned())
     });
-    lines.push(line(
-        "processes",
-        processes,
-        "processes that live shorter than a scan of /proc",
-    ));
-    let empty = || {
-        EbpfLoader::new()
-            .load(object::PROBE)
-            .map_err(|error| reason(&error))
-    };
+    lines.push(line("processes", processes, "processes that live shorter than a scan of /proc"));
+    let empty = || EbpfLoader::new().load(object::PROBE).map_err(|error| reason(&error));
     let fentry = with_btf(&|btf| fentry(&mut empty()?, btf).map_err(|error| reason(&error)));
-    lines.push(line(
-        "fentry",
-        fentry,
-        "hooks on kernel functions; nothing uses them yet",
-    ));
+    lines.push(line("fentry", fentry, "hooks on kernel functions; nothing uses them yet"));
     let kprobe = empty().and_then(|mut bpf| kprobe(&mut bpf));
-    lines.push(line(
-        "kprobe",
-        kprobe,
-        "hooks on kernel functions of older kernels; nothing uses them yet",
-    ));
+    lines.push(line("kprobe", kprobe, "hooks on kernel functions of older kernels; nothing uses them yet"));
     let uprobe = empty().and_then(|mut bpf| uprobe(&mut bpf));
-    lines.push(line(
-        "uprobe",
-        uprobe,
-        "clear text of TLS and of Go programs, once that is built",
-    ));
+    lines.push(line("uprobe", uprobe, "clear text of TLS and of Go programs, once that is built"));
     let perf_event = empty().and_then(|mut bpf| perf_event(&mut bpf));
-    lines.push(line(
-        "perf_event sampling",
-        perf_event,
-        "continuous profiles, once they are built",
-    ));
-    lines.push(line(
-        "tracefs",
-        tracefs(),
-        "hooks by tracefs event ids; nothing uses them yet",
-    ));
+    lines.push(line("perf_event sampling", perf_event, "continuous profiles, once they are built"));
+    lines.push(line("tracefs", tracefs(), "hooks by tracefs event ids; nothing uses them yet"));
     lines
 }
 
@@ -283,8 +200,5 @@ fn ring_buffer(btf: &Btf) -> Result<String, String> {
     let map = bpf.take_map("ring").ok_or("the map is missing")?;
     let mut ring = RingBuf::try_from(map).map_err(|error| reason(&error))?;
     let empty = ring.next().is_none();
-    Ok(format!(
-        "created and mapped{}",
-        if empty { "" } else { ", with records" }
-    ))
+    Ok(format!("created and mapped{}", if empty { "" } else { ", with records" }))
 }

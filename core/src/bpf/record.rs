@@ -3,9 +3,7 @@
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::event::{
-    Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task,
-};
+use crate::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
 
 pub const DATA: u8 = 1;
 pub const CONNECT: u8 = 2;
@@ -74,11 +72,7 @@ unsafe impl aya::Pod for KernelCounters {}
 
 // The layout that the C side has, checked when this is compiled.
 const _: () = {
-    assert!(
-        size_of::<Header>() == 48
-            && offset_of!(Header, netns) == 20
-            && offset_of!(Header, comm) == 32
-    );
+    assert!(size_of::<Header>() == 48 && offset_of!(Header, netns) == 20 && offset_of!(Header, comm) == 32);
     assert!(size_of::<SocketRecord>() == 104 && offset_of!(SocketRecord, local_port) == 64);
     assert!(offset_of!(SocketRecord, payload) == 68 && offset_of!(SocketRecord, local) == 72);
     assert!(size_of::<ProcessRecord>() == 64 && offset_of!(ProcessRecord, filename) == 60);
@@ -113,21 +107,14 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 
 /// Up to the first zero; what is no UTF-8 is replaced.
 fn text(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// As Python's `subprocess` has it: the code of `exit()`, or minus the signal that ended the process.
 fn exit_code(wait_status: i32) -> i32 {
     let signal = wait_status & 0x7f;
-    if signal == 0 {
-        (wait_status >> 8) & 0xff
-    } else {
-        -signal
-    }
+    if signal == 0 { (wait_status >> 8) & 0xff } else { -signal }
 }
 
 /// Hands the event in `bytes` to `sink`; `offset_ns` takes CLOCK_BOOTTIME to the wall clock. False when the bytes are
@@ -145,30 +132,16 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
             let Some(payload) = rest.get(..usize::from(record.payload)) else {
                 return false;
             };
-            let local = Endpoint {
-                ip: address(header.family, record.local),
-                port: record.local_port,
-            };
-            let remote = Endpoint {
-                ip: address(header.family, record.remote),
-                port: record.remote_port,
-            };
-            let task = Task {
-                pid: header.pid,
-                tid: header.tid,
-                comm: header.comm,
-            };
+            let local = Endpoint { ip: address(header.family, record.local), port: record.local_port };
+            let remote = Endpoint { ip: address(header.family, record.remote), port: record.remote_port };
+            let task = Task { pid: header.pid, tid: header.tid, comm: header.comm };
             let (socket, netns) = (record.socket, header.netns);
             match header.kind {
                 DATA => sink.segment(&Segment {
                     time_us,
                     source: Source::Socket,
                     socket,
-                    direction: if header.direction == 0 {
-                        Direction::Egress
-                    } else {
-                        Direction::Ingress
-                    },
+                    direction: if header.direction == 0 { Direction::Egress } else { Direction::Ingress },
                     protocol: header.protocol,
                     local,
                     remote,
@@ -178,14 +151,7 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
                     length: record.length,
                     payload,
                 }),
-                CONNECT => sink.socket(&SocketChange::Connect {
-                    time_us,
-                    socket,
-                    netns,
-                    local,
-                    remote,
-                    task,
-                }),
+                CONNECT => sink.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task }),
                 _ => sink.socket(&SocketChange::Close { time_us, socket }),
             }
         }
@@ -200,30 +166,11 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
                     let Some(filename) = rest.get(..length) else {
                         return false;
                     };
-                    let (uid, cgroup, netns, filename) =
-                        (record.uid, header.cgroup, header.netns, text(filename));
-                    ProcessChange::Exec {
-                        time_us,
-                        pid,
-                        ppid,
-                        uid,
-                        cgroup,
-                        netns,
-                        comm,
-                        filename,
-                    }
+                    let (uid, cgroup, netns, filename) = (record.uid, header.cgroup, header.netns, text(filename));
+                    ProcessChange::Exec { time_us, pid, ppid, uid, cgroup, netns, comm, filename }
                 }
-                FORK => ProcessChange::Fork {
-                    time_us,
-                    pid,
-                    ppid,
-                    comm,
-                },
-                _ => ProcessChange::Exit {
-                    time_us,
-                    pid,
-                    exit_code: exit_code(record.exit_code),
-                },
+                FORK => ProcessChange::Fork { time_us, pid, ppid, comm },
+                _ => ProcessChange::Exit { time_us, pid, exit_code: exit_code(record.exit_code) },
             });
         }
         _ => return false,
@@ -262,10 +209,7 @@ mod tests {
         bytes[size_of::<SocketRecord>()..].copy_from_slice(b"GET /");
         let mut seen = Seen::default();
         for length in 0..bytes.len() {
-            assert!(
-                !deliver(&bytes[..length], 0, &mut seen),
-                "{length} bytes were taken for a record"
-            );
+            assert!(!deliver(&bytes[..length], 0, &mut seen), "{length} bytes were taken for a record");
         }
         assert!(deliver(&bytes, 0, &mut seen));
         assert_eq!(seen.payloads, [b"GET /".to_vec()]);
@@ -286,22 +230,11 @@ mod tests {
                 .collect();
             deliver(&bytes, i64::MIN, &mut seen);
         }
-        assert!(
-            seen.others > 0,
-            "none of the random records was of a known kind"
-        );
+        assert!(seen.others > 0, "none of the random records was of a known kind");
     }
 
     #[test]
     fn exit_codes_are_those_of_subprocess() {
-        assert_eq!(
-            [
-                exit_code(0),
-                exit_code(7 << 8),
-                exit_code(9),
-                exit_code(0x8b)
-            ],
-            [0, 7, -9, -11]
-        );
+        assert_eq!([exit_code(0), exit_code(7 << 8), exit_code(9), exit_code(0x8b)], [0, 7, -9, -11]);
     }
 }

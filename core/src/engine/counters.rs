@@ -41,19 +41,12 @@ pub struct Counters {
     pub messages: Vec<u64>,
 }
 
-static MESSAGE_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-    REGISTRY
-        .iter()
-        .map(|protocol| format!("messages_{}", protocol.name.to_lowercase()))
-        .collect()
-});
+static MESSAGE_NAMES: LazyLock<Vec<String>> =
+    LazyLock::new(|| REGISTRY.iter().map(|protocol| format!("messages_{}", protocol.name.to_lowercase())).collect());
 
 impl Counters {
     pub fn new() -> Self {
-        Self {
-            messages: vec![0; REGISTRY.len()],
-            ..Self::default()
-        }
+        Self { messages: vec![0; REGISTRY.len()], ..Self::default() }
     }
 
     pub fn add(&mut self, report: &Report) {

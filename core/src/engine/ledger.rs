@@ -64,11 +64,7 @@ impl Ledger {
 
     /// How long a request of this connection waits: the transport's time or the protocol's, whichever is shorter.
     pub fn timeout_us(&self, flow: &Flow) -> u64 {
-        let transport = if flow.protocol == 17 {
-            self.udp_timeout_us
-        } else {
-            self.tcp_timeout_us
-        };
+        let transport = if flow.protocol == 17 { self.udp_timeout_us } else { self.tcp_timeout_us };
         match flow.l7.timeout_s {
             0 => transport,
             own => transport.min(u64::from(own) * 1_000_000),
@@ -130,11 +126,7 @@ impl Ledger {
 
     /// The direction lost bytes. When it was the server's, nobody knows which requests were answered in them.
     fn lost(&mut self, connection: &mut Connection, flow: &Arc<Flow>, direction: Direction) {
-        let writer = if direction == Direction::Egress {
-            flow.local_role
-        } else {
-            other(flow.local_role)
-        };
+        let writer = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
         if writer == Role::Server && flow.l7.pairing == Pairing::Fifo {
             connection.waiting.forget_owed();
             while let Some(request) = connection.waiting.take_oldest() {
@@ -151,24 +143,13 @@ impl Ledger {
         seen: Seen,
         brought: &mut Brought,
     ) {
-        let Seen {
-            message,
-            direction,
-            origin,
-            captured,
-        } = seen;
+        let Seen { message, direction, origin, captured } = seen;
         self.counters.messages[flow.l7_index] += 1;
         connection.messages += 1;
         let sockets = flow.source == Source::Socket;
         let kind = message.kind;
-        let mut half = Half {
-            message,
-            origin,
-            task: *task,
-            cap_seq: connection.messages,
-            captured,
-            syscall_trace_id: NONE,
-        };
+        let mut half =
+            Half { message, origin, task: *task, cap_seq: connection.messages, captured, syscall_trace_id: NONE };
         match (kind, flow.local_role, direction) {
             (Kind::Request, Role::Server, Direction::Ingress) if sockets => {
                 half.syscall_trace_id = self.causality.open();
@@ -176,8 +157,7 @@ impl Ledger {
             }
             (Kind::Session, Role::Server, Direction::Ingress) if sockets => brought.add(NONE),
             (Kind::Request | Kind::Session, Role::Client, Direction::Egress) if sockets => {
-                half.syscall_trace_id =
-                    self.causality.request_written(task, &mut connection.memory);
+                half.syscall_trace_id = self.causality.request_written(task, &mut connection.memory);
             }
             _ => {}
         }
@@ -185,9 +165,7 @@ impl Ledger {
             Kind::Request => {
                 self.count(flow, &half, Tally::request());
                 let timeout_us = self.timeout_us(flow);
-                let serial = self
-                    .order
-                    .enter(connection.key, half.origin.time_us, timeout_us);
+                let serial = self.order.enter(connection.key, half.origin.time_us, timeout_us);
                 connection.waiting.push(serial, half);
                 if connection.waiting.len() > MAX_WAITING
                     && let Some(oldest) = connection.waiting.oldest_serial()
@@ -213,18 +191,12 @@ impl Ledger {
         direction: Direction,
         brought: &mut Brought,
     ) {
-        let request = connection
-            .waiting
-            .answer(flow.l7.pairing, half.message.request_id);
-        let id = request
-            .as_ref()
-            .map_or(NONE, |request| request.syscall_trace_id);
+        let request = connection.waiting.answer(flow.l7.pairing, half.message.request_id);
+        let id = request.as_ref().map_or(NONE, |request| request.syscall_trace_id);
         half.syscall_trace_id = id;
         if flow.source == Source::Socket {
             match (flow.local_role, direction) {
-                (Role::Server, Direction::Egress) => {
-                    self.causality.response_written(&half.task, id)
-                }
+                (Role::Server, Direction::Egress) => self.causality.response_written(&half.task, id),
                 (Role::Client, Direction::Ingress) => {
                     Causality::response_read(&mut connection.memory, id, brought);
                 }
@@ -232,22 +204,14 @@ impl Ledger {
             }
         }
         let status = half.message.status;
-        let delay_us = request
-            .as_ref()
-            .map(|request| half.origin.time_us.saturating_sub(request.origin.time_us));
+        let delay_us = request.as_ref().map(|request| half.origin.time_us.saturating_sub(request.origin.time_us));
         let tally = Tally::response(status, delay_us);
         match request {
             Some(request) => {
                 self.order.live -= 1;
                 self.counters.sessions_paired += 1;
                 let endpoint = &request.message.endpoint;
-                self.meter.add(
-                    flow,
-                    Process::from(&request.task),
-                    endpoint,
-                    half.origin.time_us,
-                    &tally,
-                );
+                self.meter.add(flow, Process::from(&request.task), endpoint, half.origin.time_us, &tally);
                 self.emit(flow, RowType::Session, status, Some(request), Some(half));
             }
             None => {
@@ -259,13 +223,7 @@ impl Ledger {
     }
 
     fn count(&mut self, flow: &Arc<Flow>, half: &Half, tally: Tally) {
-        self.meter.add(
-            flow,
-            Process::from(&half.task),
-            &half.message.endpoint,
-            half.origin.time_us,
-            &tally,
-        );
+        self.meter.add(flow, Process::from(&half.task), &half.message.endpoint, half.origin.time_us, &tally);
     }
 
     /// A request that was taken out of the waiting ones without a response.
@@ -286,13 +244,7 @@ impl Ledger {
         if why == Unanswered::TimedOut {
             status = Status::Timeout;
             let local = Process::from(&request.task);
-            self.meter.add(
-                flow,
-                local,
-                &request.message.endpoint,
-                self.now_us,
-                &Tally::timeout(),
-            );
+            self.meter.add(flow, local, &request.message.endpoint, self.now_us, &Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, Some(request), None);
     }
@@ -321,12 +273,6 @@ impl Ledger {
             }
             self.rows_this_second += 1;
         }
-        self.rows.push(Session {
-            flow: Arc::clone(flow),
-            row_type,
-            status,
-            request,
-            response,
-        });
+        self.rows.push(Session { flow: Arc::clone(flow), row_type, status, request, response });
     }
 }

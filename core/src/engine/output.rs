@@ -9,8 +9,7 @@ use crate::event::Source;
 use crate::meter::{Closed, EndKey, PairKey};
 use crate::peers::{Peers, Process, comm_text};
 use crate::rows::{
-    ApplicationMapRow, ApplicationMapRows, ApplicationRow, ApplicationRows, L7FlowLogRow,
-    L7FlowLogRows, encode,
+    ApplicationMapRow, ApplicationMapRows, ApplicationRow, ApplicationRows, L7FlowLogRow, L7FlowLogRows, encode,
 };
 use crate::session::Session;
 
@@ -77,12 +76,7 @@ pub struct Output {
     pub unencodable: u64,
 }
 
-fn push_batch(
-    batches: &mut Vec<Batch>,
-    table: &'static str,
-    rows: usize,
-    batch: Result<Vec<u8>, ArrowError>,
-) -> u64 {
+fn push_batch(batches: &mut Vec<Batch>, table: &'static str, rows: usize, batch: Result<Vec<u8>, ArrowError>) -> u64 {
     match batch {
         Ok(bytes) => {
             batches.push((table, rows, bytes));
@@ -95,19 +89,12 @@ fn push_batch(
 impl Output {
     /// `counter`: where the row numbers begin, so that a restart within one second does not repeat them.
     pub fn new(agent_id: u16, counter: u32) -> Self {
-        Self {
-            agent_id,
-            counter: counter & COUNTER_MASK,
-            batches: Vec::new(),
-            unencodable: 0,
-        }
+        Self { agent_id, counter: counter & COUNTER_MASK, batches: Vec::new(), unencodable: 0 }
     }
 
     fn row_id(&mut self, end_us: u64) -> u64 {
         self.counter = (self.counter + 1) & COUNTER_MASK;
-        (end_us / 1_000_000) << 32
-            | (u64::from(self.agent_id) & AGENT_MASK) << 22
-            | u64::from(self.counter)
+        (end_us / 1_000_000) << 32 | (u64::from(self.agent_id) & AGENT_MASK) << 22 | u64::from(self.counter)
     }
 
     /// Batches made since the last call.
@@ -130,12 +117,7 @@ impl Output {
         }
     }
 
-    fn session(
-        &mut self,
-        rows: &mut L7FlowLogRows,
-        session: &Session,
-        peers: &Peers,
-    ) -> Result<(), ArrowError> {
+    fn session(&mut self, rows: &mut L7FlowLogRows, session: &Session, peers: &Peers) -> Result<(), ArrowError> {
         let flow = &session.flow;
         let packet = flow.source == Source::Packet;
         let client_local = is_client(flow.local_role);
@@ -147,17 +129,10 @@ impl Output {
         let answered = response.map_or(&empty, |half| half.message.as_ref());
         let first = if request.is_some() { asked } else { answered };
 
-        let local_task = request
-            .or(response)
-            .map(|half| half.task)
-            .unwrap_or_default();
+        let local_task = request.or(response).map(|half| half.task).unwrap_or_default();
         let local = peers.named(Process::from(&local_task));
         let remote = peers.named(peer(flow, peers));
-        let (client, server) = if client_local {
-            (local, remote)
-        } else {
-            (remote, local)
-        };
+        let (client, server) = if client_local { (local, remote) } else { (remote, local) };
 
         let attributes = || asked.attributes.iter().chain(&answered.attributes);
         let names: Vec<&str> = attributes().map(|(name, _)| name.as_str()).collect();
@@ -180,11 +155,7 @@ impl Output {
             resp_tcp_seq: response.map_or(0, |half| half.origin.seq),
             l7_protocol: flow.l7.id,
             biz_protocol: flow.l7.name,
-            version: if first.version.is_empty() {
-                answered.version
-            } else {
-                first.version
-            },
+            version: if first.version.is_empty() { answered.version } else { first.version },
             r#type: session.row_type as u8,
             is_tls: 0,
             is_async: 0,
@@ -201,16 +172,8 @@ impl Output {
             http_proxy_client: &asked.http_proxy_client,
             x_request_id_0: &asked.x_request_id,
             x_request_id_1: &answered.x_request_id,
-            trace_id: if first.trace_id.is_empty() {
-                &answered.trace_id
-            } else {
-                &first.trace_id
-            },
-            span_id: if first.trace_id.is_empty() {
-                &answered.span_id
-            } else {
-                &first.span_id
-            },
+            trace_id: if first.trace_id.is_empty() { &answered.trace_id } else { &first.trace_id },
+            span_id: if first.trace_id.is_empty() { &answered.span_id } else { &first.span_id },
             syscall_trace_id_request: request.map_or(0, |half| half.syscall_trace_id),
             syscall_trace_id_response: response.map_or(0, |half| half.syscall_trace_id),
             syscall_thread_0: request.map_or(0, |half| half.task.tid),
@@ -263,12 +226,7 @@ impl Output {
         }
     }
 
-    fn end<'a>(
-        &self,
-        second: u32,
-        key: &'a EndKey,
-        tally: &crate::meter::Tally,
-    ) -> ApplicationRow<'a> {
+    fn end<'a>(&self, second: u32, key: &'a EndKey, tally: &crate::meter::Tally) -> ApplicationRow<'a> {
         ApplicationRow {
             time: second,
             process_id: key.pid as i32,
@@ -296,12 +254,7 @@ impl Output {
         }
     }
 
-    fn pair<'a>(
-        &self,
-        second: u32,
-        key: &'a PairKey,
-        tally: &crate::meter::Tally,
-    ) -> ApplicationMapRow<'a> {
+    fn pair<'a>(&self, second: u32, key: &'a PairKey, tally: &crate::meter::Tally) -> ApplicationMapRow<'a> {
         ApplicationMapRow {
             time: second,
             process_id_0: key.pid[0] as i32,

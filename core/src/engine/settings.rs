@@ -77,9 +77,8 @@ impl EngineConfig {
             .map_err(|error| format!("The core's configuration is no JSON object: {error}."))?;
         for (key, value) in &keys {
             let alone = Map::from_iter([(key.clone(), value.clone())]);
-            Self::deserialize(Value::Object(alone)).map_err(|error| {
-                format!("The core's configuration key `{key}` cannot be used: {error}.")
-            })?;
+            Self::deserialize(Value::Object(alone))
+                .map_err(|error| format!("The core's configuration key `{key}` cannot be used: {error}."))?;
         }
         let config = Self::deserialize(Value::Object(keys))
             .map_err(|error| format!("The core's configuration cannot be used: {error}."))?;
@@ -89,9 +88,7 @@ impl EngineConfig {
 
     fn check(&self) -> Result<(), String> {
         let outside = |key: &str, found: &dyn std::fmt::Display, allowed: &str| {
-            Err(format!(
-                "The core's configuration key `{key}` is {found}; allowed is {allowed}."
-            ))
+            Err(format!("The core's configuration key `{key}` is {found}; allowed is {allowed}."))
         };
         if self.agent_id > 1023 {
             return outside("agent_id", &self.agent_id, "0 to 1023");

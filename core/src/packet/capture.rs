@@ -42,10 +42,7 @@ struct Clock {
 }
 
 impl Clock {
-    const MICRO: Self = Self {
-        ticks_per_second: 1_000_000,
-        offset_s: 0,
-    };
+    const MICRO: Self = Self { ticks_per_second: 1_000_000, offset_s: 0 };
 
     fn micros(self, ticks: u64) -> u64 {
         let micros = u128::from(ticks) * 1_000_000 / u128::from(self.ticks_per_second);
@@ -80,8 +77,7 @@ pub struct Capture<R> {
 impl Capture<BufReader<File>> {
     /// Opens a file and reads its header. The error is a sentence.
     pub fn open(path: &str) -> Result<Self, String> {
-        let file =
-            File::open(path).map_err(|error| format!("{path} cannot be opened: {error}."))?;
+        let file = File::open(path).map_err(|error| format!("{path} cannot be opened: {error}."))?;
         Self::new(path, BufReader::with_capacity(256 * 1024, file))
     }
 }
@@ -89,17 +85,8 @@ impl Capture<BufReader<File>> {
 impl<R: Read> Capture<R> {
     /// `name` is what errors call the input.
     pub fn new(name: &str, input: R) -> Result<Self, String> {
-        let format = Format::Pcapng {
-            interfaces: Vec::new(),
-        };
-        let mut capture = Self {
-            name: name.to_string(),
-            input,
-            offset: 0,
-            packets: 0,
-            big_endian: false,
-            format,
-        };
+        let format = Format::Pcapng { interfaces: Vec::new() };
+        let mut capture = Self { name: name.to_string(), input, offset: 0, packets: 0, big_endian: false, format };
         let mut magic = [0; 4];
         if !capture.fill(&mut magic, "the file's magic number")? {
             return Err(format!("{name} is empty; give a pcap or pcapng file."));
@@ -124,17 +111,8 @@ impl<R: Read> Capture<R> {
         let mut header = [0; 20];
         capture.exact(&mut header, "the pcap header")?;
         let link_type = (capture.u32(&header[16..]) & 0xffff) as u16;
-        let clock = Clock {
-            ticks_per_second,
-            offset_s: 0,
-        };
-        capture.format = Format::Pcap {
-            interface: Interface {
-                link_type,
-                snap_length: MAX_PACKET,
-                clock,
-            },
-        };
+        let clock = Clock { ticks_per_second, offset_s: 0 };
+        capture.format = Format::Pcap { interface: Interface { link_type, snap_length: MAX_PACKET, clock } };
         Ok(capture)
     }
 
@@ -163,36 +141,24 @@ impl<R: Read> Capture<R> {
         }
         let data = self.bytes(captured, "a packet")?;
         let clock = interface.clock;
-        let time_us =
-            clock.micros(u64::from(seconds) * clock.ticks_per_second + u64::from(fraction));
-        Ok(Some(Packet {
-            time_us,
-            link_type: interface.link_type,
-            length: length.max(captured),
-            data,
-        }))
+        let time_us = clock.micros(u64::from(seconds) * clock.ticks_per_second + u64::from(fraction));
+        Ok(Some(Packet { time_us, link_type: interface.link_type, length: length.max(captured), data }))
     }
 
     /// After the block type of a section header: decides the byte order of what follows.
     fn section(&mut self) -> Result<(), String> {
         let mut start = [0; 8];
         self.exact(&mut start, "a section header")?;
-        self.big_endian =
-            u32::from_be_bytes([start[4], start[5], start[6], start[7]]) == BYTE_ORDER;
+        self.big_endian = u32::from_be_bytes([start[4], start[5], start[6], start[7]]) == BYTE_ORDER;
         if self.u32(&start[4..]) != BYTE_ORDER {
             return Err(self.broken(4, "the byte-order mark of a section header is wrong"));
         }
         let length = self.u32(&start);
         if !(28..=MAX_BLOCK).contains(&length) || !length.is_multiple_of(4) {
-            return Err(self.broken(
-                8,
-                &format!("a section header claims a length of {length} bytes"),
-            ));
+            return Err(self.broken(8, &format!("a section header claims a length of {length} bytes")));
         }
         self.bytes(length - 12, "a section header")?;
-        self.format = Format::Pcapng {
-            interfaces: Vec::new(),
-        };
+        self.format = Format::Pcapng { interfaces: Vec::new() };
         Ok(())
     }
 
@@ -242,19 +208,9 @@ impl<R: Read> Capture<R> {
                 Ok(None)
             }
             ENHANCED_PACKET | OLD_PACKET if body.len() >= 20 => {
-                let number = if kind == ENHANCED_PACKET {
-                    self.u32(body)
-                } else {
-                    u32::from(self.u16(body))
-                };
+                let number = if kind == ENHANCED_PACKET { self.u32(body) } else { u32::from(self.u16(body)) };
                 let ticks = u64::from(self.u32(&body[4..])) << 32 | u64::from(self.u32(&body[8..]));
-                self.packet(
-                    number,
-                    Some(ticks),
-                    self.u32(&body[12..]),
-                    self.u32(&body[16..]),
-                    &body[20..],
-                )
+                self.packet(number, Some(ticks), self.u32(&body[12..]), self.u32(&body[16..]), &body[20..])
             }
             SIMPLE_PACKET if body.len() >= 4 => {
                 let length = self.u32(body);
@@ -283,29 +239,14 @@ impl<R: Read> Capture<R> {
             return Err(self.broken(rest.len() as u64, &what));
         };
         // A simple packet block does not say how much was captured: the interface's snap length does.
-        let captured = if ticks.is_none() {
-            captured.min(interface.snap_length)
-        } else {
-            captured
-        };
-        let Some(data) = rest
-            .get(..captured as usize)
-            .filter(|_| captured <= MAX_PACKET)
-        else {
-            let what = format!(
-                "a packet promises {captured} bytes, its block has {}",
-                rest.len()
-            );
+        let captured = if ticks.is_none() { captured.min(interface.snap_length) } else { captured };
+        let Some(data) = rest.get(..captured as usize).filter(|_| captured <= MAX_PACKET) else {
+            let what = format!("a packet promises {captured} bytes, its block has {}", rest.len());
             return Err(self.broken(rest.len() as u64, &what));
         };
         let time_us = interface.clock.micros(ticks.unwrap_or(0));
         let length = length.max(captured);
-        Ok(Some(Packet {
-            time_us,
-            link_type: interface.link_type,
-            length,
-            data: data.to_vec(),
-        }))
+        Ok(Some(Packet { time_us, link_type: interface.link_type, length, data: data.to_vec() }))
     }
 
     fn interface(&self, body: &[u8]) -> Interface {
@@ -329,42 +270,24 @@ impl<R: Read> Capture<R> {
                 }
                 (OPTION_TSOFFSET, value) if length == 8 => {
                     let (first, second) = (self.u32(value), self.u32(&value[4..]));
-                    let (high, low) = if self.big_endian {
-                        (first, second)
-                    } else {
-                        (second, first)
-                    };
+                    let (high, low) = if self.big_endian { (first, second) } else { (second, first) };
                     clock.offset_s = (u64::from(high) << 32 | u64::from(low)) as i64;
                 }
                 _ => {}
             }
-            options = options
-                .get(4 + length.next_multiple_of(4)..)
-                .unwrap_or_default();
+            options = options.get(4 + length.next_multiple_of(4)..).unwrap_or_default();
         }
-        Interface {
-            link_type: self.u16(body),
-            snap_length,
-            clock,
-        }
+        Interface { link_type: self.u16(body), snap_length, clock }
     }
 
     fn u16(&self, bytes: &[u8]) -> u16 {
         let bytes = [bytes[0], bytes[1]];
-        if self.big_endian {
-            u16::from_be_bytes(bytes)
-        } else {
-            u16::from_le_bytes(bytes)
-        }
+        if self.big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
     }
 
     fn u32(&self, bytes: &[u8]) -> u32 {
         let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        if self.big_endian {
-            u32::from_be_bytes(bytes)
-        } else {
-            u32::from_le_bytes(bytes)
-        }
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 
     fn bytes(&mut self, count: u32, what: &str) -> Result<Vec<u8>, String> {
@@ -394,9 +317,7 @@ impl<R: Read> Capture<R> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     let (name, offset) = (&self.name, self.offset + filled as u64);
-                    return Err(format!(
-                        "{name} cannot be read at offset {offset}: {error}."
-                    ));
+                    return Err(format!("{name} cannot be read at offset {offset}: {error}."));
                 }
             }
         }

@@ -158,24 +158,12 @@ fn ipv6(packet: &[u8]) -> Decoded<'_> {
     transport(next, source.into(), destination.into(), length as u32, body)
 }
 
-fn transport(
-    protocol: u8,
-    source: IpAddr,
-    destination: IpAddr,
-    length: u32,
-    body: &[u8],
-) -> Decoded<'_> {
+fn transport(protocol: u8, source: IpAddr, destination: IpAddr, length: u32, body: &[u8]) -> Decoded<'_> {
     if protocol != TCP && protocol != UDP {
         return Some(Err(Other::Protocol));
     }
-    let source = Endpoint {
-        ip: source,
-        port: u16_at(body, 0)?,
-    };
-    let destination = Endpoint {
-        ip: destination,
-        port: u16_at(body, 2)?,
-    };
+    let source = Endpoint { ip: source, port: u16_at(body, 0)? };
+    let destination = Endpoint { ip: destination, port: u16_at(body, 2)? };
     let (header, length, tcp_seq, flags) = if protocol == TCP {
         let header = usize::from(*body.get(12)? >> 4) * 4;
         if header < 20 {
@@ -190,13 +178,5 @@ fn transport(
     let length = length.checked_sub(header as u32)?;
     let payload = body.get(header..).unwrap_or_default();
     let payload = &payload[..payload.len().min(length as usize)];
-    Some(Ok(Transport {
-        protocol,
-        source,
-        destination,
-        tcp_seq,
-        flags,
-        length,
-        payload,
-    }))
+    Some(Ok(Transport { protocol, source, destination, tcp_seq, flags, length, payload }))
 }

@@ -37,11 +37,7 @@ pub struct Flows {
 /// The same tuple for both directions.
 fn tuple(packet: &Transport<'_>) -> Tuple {
     let (a, b) = (packet.source, packet.destination);
-    if (a.ip, a.port) <= (b.ip, b.port) {
-        (packet.protocol, a, b)
-    } else {
-        (packet.protocol, b, a)
-    }
+    if (a.ip, a.port) <= (b.ip, b.port) { (packet.protocol, a, b) } else { (packet.protocol, b, a) }
 }
 
 impl Flows {
@@ -61,10 +57,7 @@ impl Flows {
             let side = usize::from(packet.source != flow.local);
             let again = syn && packet.flags & ACK == 0 && flow.syn[side] != Some(packet.tcp_seq);
             if again && (flow.ending || flow.syn != [None, None]) {
-                sink.socket(&SocketChange::Close {
-                    time_us,
-                    socket: flow.socket,
-                });
+                sink.socket(&SocketChange::Close { time_us, socket: flow.socket });
                 self.flows.remove(&tuple);
             }
         }
@@ -74,55 +67,27 @@ impl Flows {
                 if self.flows.len() >= MAX_FLOWS {
                     self.evicted += self.flows.len() as u64;
                     for (_, flow) in self.flows.drain() {
-                        sink.socket(&SocketChange::Close {
-                            time_us,
-                            socket: flow.socket,
-                        });
+                        sink.socket(&SocketChange::Close { time_us, socket: flow.socket });
                     }
                     self.ending.clear();
                 }
                 self.last_socket += 1;
                 let answers = syn && packet.flags & ACK != 0;
-                let (local, remote) = if answers {
-                    (packet.destination, packet.source)
-                } else {
-                    (packet.source, packet.destination)
-                };
-                let flow = Flow {
-                    socket: self.last_socket,
-                    local,
-                    remote,
-                    syn: [None; 2],
-                    fin: [false; 2],
-                    ending: false,
-                };
+                let (local, remote) =
+                    if answers { (packet.destination, packet.source) } else { (packet.source, packet.destination) };
+                let flow =
+                    Flow { socket: self.last_socket, local, remote, syn: [None; 2], fin: [false; 2], ending: false };
                 self.flows.entry(tuple).or_insert(flow)
             }
         };
-        let direction = if packet.source == flow.local {
-            Direction::Egress
-        } else {
-            Direction::Ingress
-        };
+        let direction = if packet.source == flow.local { Direction::Egress } else { Direction::Ingress };
         let side = usize::from(direction == Direction::Ingress);
         if syn {
             let client_side = usize::from((packet.flags & ACK == 0) == (side == 1));
             if client_side == 0 {
-                let Flow {
-                    socket,
-                    local,
-                    remote,
-                    ..
-                } = *flow;
+                let Flow { socket, local, remote, .. } = *flow;
                 let (netns, task) = (0, Task::default());
-                sink.socket(&SocketChange::Connect {
-                    time_us,
-                    socket,
-                    netns,
-                    local,
-                    remote,
-                    task,
-                });
+                sink.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task });
             }
             flow.syn[side] = Some(packet.tcp_seq);
         }
@@ -137,11 +102,7 @@ impl Flows {
             netns: 0,
             task: Task::default(),
             // A SYN takes one number of its own: the first byte follows it.
-            tcp_seq: if syn {
-                packet.tcp_seq.wrapping_add(1)
-            } else {
-                packet.tcp_seq
-            },
+            tcp_seq: if syn { packet.tcp_seq.wrapping_add(1) } else { packet.tcp_seq },
             length: packet.length,
             payload: packet.payload,
         });
@@ -160,11 +121,7 @@ impl Flows {
                 return;
             }
             self.ending.pop_front();
-            if self
-                .flows
-                .get(&tuple)
-                .is_some_and(|flow| flow.socket == socket)
-            {
+            if self.flows.get(&tuple).is_some_and(|flow| flow.socket == socket) {
                 self.flows.remove(&tuple);
                 sink.socket(&SocketChange::Close { time_us, socket });
             }

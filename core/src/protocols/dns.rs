@@ -13,14 +13,7 @@ pub const PROTOCOL: Protocol = Protocol {
     transports: &[17, 6],
     timeout_s: 15,
     check,
-    parser: |settings| {
-        Box::new(Dns {
-            settings: settings.clone(),
-            framed: None,
-            client: 0,
-            server: 0,
-        })
-    },
+    parser: |settings| Box::new(Dns { settings: settings.clone(), framed: None, client: 0, server: 0 }),
     doc: "DNS over UDP and TCP, EDNS, mDNS. The result lists the answer and authority records. NXDOMAIN and FORMERR are \
           errors of the client, every other code above 0 is an error of the server.",
 };
@@ -55,8 +48,7 @@ impl Dns {
         let framed = match self.framed {
             Some(framed) => framed,
             None => {
-                let framed = !whole(window)
-                    && frame(window).is_some_and(|(_, body)| plausible(body, body.len() < 17));
+                let framed = !whole(window) && frame(window).is_some_and(|(_, body)| plausible(body, body.len() < 17));
                 self.framed = Some(framed);
                 framed
             }
@@ -74,25 +66,16 @@ impl Dns {
             }
             (body, total as u64)
         } else {
-            (
-                window,
-                (window.len() as u64).saturating_add(missing.unwrap_or(0)),
-            )
+            (window, (window.len() as u64).saturating_add(missing.unwrap_or(0)))
         };
         if framed && total == 2 {
             return Step::Skip(2);
         }
         match read(body, &self.settings) {
-            Read::Message(message) => Step::Message {
-                consumed: total,
-                message: Box::new(message),
-            },
+            Read::Message(message) => Step::Message { consumed: total, message: Box::new(message) },
             // A datagram ends with the window unless the stream says that bytes are missing; ask once.
             Read::Cut(_) if !framed && missing.is_none() => Step::NeedMore,
-            Read::Cut(Some(message)) => Step::Message {
-                consumed: total,
-                message: Box::new(message),
-            },
+            Read::Cut(Some(message)) => Step::Message { consumed: total, message: Box::new(message) },
             Read::Cut(None) | Read::Wrong if framed && missing.is_some() => Step::Skip(total),
             Read::Cut(None) | Read::Wrong => Step::Invalid,
         }
@@ -114,8 +97,7 @@ impl Parser for Dns {
             Role::Server => self.server = 0,
         }
         let begins = match self.framed {
-            Some(true) => frame(window)
-                .is_some_and(|(total, body)| window.len() >= total && plausible(body, false)),
+            Some(true) => frame(window).is_some_and(|(total, body)| window.len() >= total && plausible(body, false)),
             _ => plausible(window, false),
         };
         begins.then_some(0)
@@ -141,11 +123,7 @@ enum Read {
 
 fn read(body: &[u8], settings: &ParserSettings) -> Read {
     let Some([id, flags, questions, answers, authorities]) = header(body) else {
-        return if body.len() < HEADER {
-            Read::Cut(None)
-        } else {
-            Read::Wrong
-        };
+        return if body.len() < HEADER { Read::Cut(None) } else { Read::Wrong };
     };
     let (mut at, mut name, mut kind, mut cut) = (HEADER, String::new(), String::new(), false);
     for index in 0..questions.min(MAX_RECORDS) {
@@ -170,10 +148,7 @@ fn read(body: &[u8], settings: &ParserSettings) -> Read {
     if questions > 0 && kind.is_empty() {
         return if cut { Read::Cut(None) } else { Read::Wrong };
     }
-    let mut message = Message {
-        request_id: Some(u64::from(id)),
-        ..Message::default()
-    };
+    let mut message = Message { request_id: Some(u64::from(id)), ..Message::default() };
     if flags & 0x8000 == 0 {
         message.kind = Kind::Request;
         if kind == "A" || kind == "AAAA" {
@@ -182,11 +157,7 @@ fn read(body: &[u8], settings: &ParserSettings) -> Read {
         message.endpoint.clone_from(&name);
         message.request_resource = name;
         message.request_type = kind;
-        return if cut {
-            Read::Cut(Some(message))
-        } else {
-            Read::Message(message)
-        };
+        return if cut { Read::Cut(Some(message)) } else { Read::Message(message) };
     }
     let code = flags & 15;
     message.kind = Kind::Response;
@@ -216,23 +187,13 @@ fn read(body: &[u8], settings: &ParserSettings) -> Read {
         }
     }
     message.response_result = settings.text(result.as_bytes());
-    if cut {
-        Read::Cut(Some(message))
-    } else {
-        Read::Message(message)
-    }
+    if cut { Read::Cut(Some(message)) } else { Read::Message(message) }
 }
 
 /// id, flags, and the counts of questions, answers and authority records.
 fn header(body: &[u8]) -> Option<[u16; 5]> {
     body.get(..HEADER)?;
-    Some([
-        u16_at(body, 0)?,
-        u16_at(body, 2)?,
-        u16_at(body, 4)?,
-        u16_at(body, 6)?,
-        u16_at(body, 8)?,
-    ])
+    Some([u16_at(body, 0)?, u16_at(body, 2)?, u16_at(body, 4)?, u16_at(body, 6)?, u16_at(body, 8)?])
 }
 
 /// `TYPE=data TTL=seconds` and the offset behind the record.
@@ -263,29 +224,13 @@ fn rdata(kind: u16, body: &[u8], from: usize, data: &[u8]) -> Option<String> {
         28 => Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?).to_string(),
         2 | 5 | 6 | 12 | 39 => name(from)?,
         15 => format!("{} {}", u16_at(data, 0)?, name(from + 2)?),
-        33 => format!(
-            "{} {} {} {}",
-            u16_at(data, 0)?,
-            u16_at(data, 2)?,
-            u16_at(data, 4)?,
-            name(from + 6)?
-        ),
+        33 => format!("{} {} {} {}", u16_at(data, 0)?, u16_at(data, 2)?, u16_at(data, 4)?, name(from + 6)?),
         64 | 65 => format!("{} {}", u16_at(data, 0)?, name(from + 2)?),
         16 | 99 | 13 => strings(data).join(" "),
-        35 => format!(
-            "{} {} {}",
-            u16_at(data, 0)?,
-            u16_at(data, 2)?,
-            strings(data.get(4..)?).join(" ")
-        ),
+        35 => format!("{} {} {}", u16_at(data, 0)?, u16_at(data, 2)?, strings(data.get(4..)?).join(" ")),
         257 => {
             let tag = usize::from(*data.get(1)?) + 2;
-            format!(
-                "{} {} {}",
-                data.first()?,
-                printable(data.get(2..tag)?),
-                printable(data.get(tag..)?)
-            )
+            format!("{} {} {}", data.first()?, printable(data.get(2..tag)?), printable(data.get(tag..)?))
         }
         _ => return None,
     })
@@ -385,13 +330,8 @@ fn plausible(body: &[u8], short: bool) -> bool {
     };
     let response = flags & 0x8000 != 0;
     let opcode = flags >> 11 & 15;
-    let sane =
-        matches!(opcode, 0 | 2 | 4 | 5) && flags & 0x40 == 0 && flags & 15 <= 11 && questions <= 32;
-    let counts = if response {
-        answers <= 512 && authorities <= 512
-    } else {
-        questions > 0 && flags & 15 == 0
-    };
+    let sane = matches!(opcode, 0 | 2 | 4 | 5) && flags & 0x40 == 0 && flags & 15 <= 11 && questions <= 32;
+    let counts = if response { answers <= 512 && authorities <= 512 } else { questions > 0 && flags & 15 == 0 };
     if !sane || !counts || short {
         return sane && counts;
     }
@@ -401,8 +341,7 @@ fn plausible(body: &[u8], short: bool) -> bool {
     match name_at(body, HEADER) {
         Name::Is(_, end) => {
             let class = u16_at(body, end + 2).unwrap_or(0) & 0x7fff;
-            u16_at(body, end).is_some_and(|kind| kind != 0)
-                && matches!(class, 1 | 3 | 4 | 254 | 255)
+            u16_at(body, end).is_some_and(|kind| kind != 0) && matches!(class, 1 | 3 | 4 | 254 | 255)
         }
         Name::Cut | Name::Wrong => false,
     }
@@ -448,15 +387,10 @@ fn check(payload: &[u8], port: u16) -> Guess {
     let Some((total, body)) = frame(payload) else {
         return if ours { Guess::Maybe } else { Guess::No };
     };
-    if total == payload.len() && whole(body) || ours && total > HEADER + 2 && plausible(body, false)
-    {
+    if total == payload.len() && whole(body) || ours && total > HEADER + 2 && plausible(body, false) {
         return yes(body);
     }
-    if ours && payload.len() < HEADER + 2 && total > HEADER {
-        Guess::Maybe
-    } else {
-        Guess::No
-    }
+    if ours && payload.len() < HEADER + 2 && total > HEADER { Guess::Maybe } else { Guess::No }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -519,7 +453,5 @@ fn rcode_name(code: u16) -> String {
         "NOTZONE",
         "DSOTYPENI",
     ];
-    NAMES
-        .get(usize::from(code))
-        .map_or_else(|| format!("RCODE{code}"), ToString::to_string)
+    NAMES.get(usize::from(code)).map_or_else(|| format!("RCODE{code}"), ToString::to_string)
 }

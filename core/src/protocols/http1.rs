@@ -105,13 +105,7 @@ struct Http1 {
 
 impl Http1 {
     fn new(settings: Arc<ParserSettings>) -> Self {
-        Self {
-            settings,
-            client: Side::default(),
-            server: Side::default(),
-            awaited: VecDeque::new(),
-            opaque: false,
-        }
+        Self { settings, client: Side::default(), server: Side::default(), awaited: VecDeque::new(), opaque: false }
     }
 
     fn side(&mut self, role: Role) -> &mut Side {
@@ -126,10 +120,7 @@ impl Http1 {
     }
 
     fn start(&mut self, role: Role, window: &[u8]) -> Step {
-        let blank = window
-            .iter()
-            .take_while(|&&byte| byte == b'\r' || byte == b'\n')
-            .count();
+        let blank = window.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
         if blank > 0 {
             return Step::Skip(blank as u64);
         }
@@ -175,10 +166,7 @@ impl Http1 {
         }
         self.go_on(role, next);
         let message = head.message(&self.settings);
-        Step::Message {
-            consumed: consumed.saturating_add(cut.unwrap_or(0)),
-            message: Box::new(message),
-        }
+        Step::Message { consumed: consumed.saturating_add(cut.unwrap_or(0)), message: Box::new(message) }
     }
 
     fn await_response(&mut self, method: &[u8]) {
@@ -263,10 +251,7 @@ impl Http1 {
                     Some(size) => {
                         self.go_on(role, Next::ChunkEnd);
                         let skipped = (at + line) as u64;
-                        let Some(past) = usize::try_from(size)
-                            .ok()
-                            .and_then(|size| size.checked_add(at + line))
-                        else {
+                        let Some(past) = usize::try_from(size).ok().and_then(|size| size.checked_add(at + line)) else {
                             return Step::Skip(skipped.saturating_add(size));
                         };
                         if past >= window.len() {
@@ -328,18 +313,11 @@ impl Parser for Http1 {
             Next::ChunkSize | Next::ChunkEnd | Next::Trailers => self.chunks(role, window),
             Next::PerhapsBody(length) => {
                 let prefix = b"HTTP/1.";
-                if window.len() < prefix.len()
-                    && (window.len() as u64) < length
-                    && prefix.starts_with(window)
-                {
+                if window.len() < prefix.len() && (window.len() as u64) < length && prefix.starts_with(window) {
                     return Step::NeedMore;
                 }
                 self.go_on(role, Next::Start);
-                if status_line(window) {
-                    self.start(role, window)
-                } else {
-                    Step::Skip(length)
-                }
+                if status_line(window) { self.start(role, window) } else { Step::Skip(length) }
             }
             Next::UntilClose => {
                 // A server that announced no length but went on to the next request after all.
@@ -407,9 +385,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 {
         return None;
     }
-    digits.iter().try_fold(0u64, |size, &digit| {
-        Some(size << 4 | u64::from(char::from(digit).to_digit(16)?))
-    })
+    digits.iter().try_fold(0u64, |size, &digit| Some(size << 4 | u64::from(char::from(digit).to_digit(16)?)))
 }
 
 fn is_token(byte: u8) -> bool {
@@ -425,55 +401,34 @@ fn plausible_start(role: Role, window: &[u8]) -> bool {
             window.get(..shared) == prefix.get(..shared)
         }
         Role::Client => {
-            let token = window
-                .iter()
-                .take(33)
-                .take_while(|&&byte| is_token(byte))
-                .count();
+            let token = window.iter().take(33).take_while(|&&byte| is_token(byte)).count();
             token > 0 && token <= 32 && window.get(token).is_none_or(|&byte| byte == b' ')
         }
     }
 }
 
 fn status_line(window: &[u8]) -> bool {
-    matches!(
-        window,
-        [
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            b'0' | b'1',
-            b' ',
-            b'1'..=b'9',
-            ..
-        ]
-    )
+    matches!(window, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1', b' ', b'1'..=b'9', ..])
 }
 
 fn known_method(window: &[u8]) -> Option<&'static [u8]> {
-    METHODS.iter().copied().find(|method| {
-        window.starts_with(method) && window.get(method.len()).is_some_and(|&byte| byte == b' ')
-    })
+    METHODS
+        .iter()
+        .copied()
+        .find(|method| window.starts_with(method) && window.get(method.len()).is_some_and(|&byte| byte == b' '))
 }
 
 /// Offset of the first start line in bytes that begin anywhere.
 fn find_start(role: Role, window: &[u8]) -> Option<usize> {
     match role {
-        Role::Server => memmem::find_iter(window, b"HTTP/1.")
-            .find(|&at| window.get(at..).is_some_and(status_line)),
+        Role::Server => memmem::find_iter(window, b"HTTP/1.").find(|&at| window.get(at..).is_some_and(status_line)),
         Role::Client => {
             if known_method(window).is_some() {
                 return Some(0);
             }
             memchr_iter(b'\n', window).map(|at| at + 1).find(|&at| {
                 let rest = window.get(at..).unwrap_or_default();
-                let line = rest
-                    .get(..memchr(b'\n', rest).unwrap_or(0))
-                    .unwrap_or_default();
+                let line = rest.get(..memchr(b'\n', rest).unwrap_or(0)).unwrap_or_default();
                 known_method(rest).is_some() && memmem::find(line, b" HTTP/1.").is_some()
             })
         }
@@ -482,14 +437,8 @@ fn find_start(role: Role, window: &[u8]) -> Option<usize> {
 
 fn check(payload: &[u8], _port: u16) -> Guess {
     if status_line(payload) {
-        let digits = payload
-            .get(9..12)
-            .is_some_and(|code| code.iter().all(u8::is_ascii_digit));
-        return if digits {
-            Guess::Yes(Role::Server)
-        } else {
-            Guess::No
-        };
+        let digits = payload.get(9..12).is_some_and(|code| code.iter().all(u8::is_ascii_digit));
+        return if digits { Guess::Yes(Role::Server) } else { Guess::No };
     }
     if payload.len() < 12 && b"HTTP/1.".starts_with(payload.get(..7).unwrap_or(payload)) {
         return Guess::Maybe;
@@ -498,25 +447,16 @@ fn check(payload: &[u8], _port: u16) -> Guess {
         let could = METHODS.iter().any(|method| method.starts_with(payload));
         return if could { Guess::Maybe } else { Guess::No };
     };
-    let rest = payload
-        .get(method.len()..)
-        .unwrap_or_default()
-        .trim_ascii_start();
+    let rest = payload.get(method.len()..).unwrap_or_default().trim_ascii_start();
     match memchr(b'\n', rest) {
         Some(end) => {
             let line = rest.get(..end).unwrap_or_default().trim_ascii_end();
             let version = line.len().checked_sub(8).and_then(|at| line.get(at..));
-            if matches!(version, Some(b"HTTP/1.0" | b"HTTP/1.1")) {
-                Guess::Yes(Role::Client)
-            } else {
-                Guess::No
-            }
+            if matches!(version, Some(b"HTTP/1.0" | b"HTTP/1.1")) { Guess::Yes(Role::Client) } else { Guess::No }
         }
         None => {
             let target = matches!(rest.first(), Some(b'/' | b'*')) || rest.starts_with(b"http");
-            let clean = rest
-                .iter()
-                .all(|&byte| byte == b'\r' || !byte.is_ascii_control());
+            let clean = rest.iter().all(|&byte| byte == b'\r' || !byte.is_ascii_control());
             match (target || method == b"CONNECT" || rest.is_empty(), clean) {
                 (true, true) if rest.len() >= SURE_TARGET => Guess::Yes(Role::Client),
                 (true, true) => Guess::Maybe,

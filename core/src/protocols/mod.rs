@@ -73,10 +73,7 @@ pub struct Message {
 #[derive(Debug)]
 pub enum Step {
     /// A message that takes `consumed` bytes of the stream, which may be more than the window holds.
-    Message {
-        consumed: u64,
-        message: Box<Message>,
-    },
+    Message { consumed: u64, message: Box<Message> },
     /// Bytes that are no message of their own (a body chunk, a 100-continue, rows of a result).
     Skip(u64),
     /// The message goes on beyond the window; ask again when it has grown. When it cannot grow (bytes lost or not
@@ -155,9 +152,7 @@ impl Default for ParserSettings {
 impl ParserSettings {
     /// Are the values of this protocol masked?
     pub fn masks(&self, protocol: &str) -> bool {
-        self.obfuscate_protocols
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(protocol))
+        self.obfuscate_protocols.iter().any(|name| name.eq_ignore_ascii_case(protocol))
     }
 
     /// `bytes` as text of at most `max_field` bytes.
@@ -184,12 +179,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[
-    mysql::PROTOCOL,
-    http1::PROTOCOL,
-    redis::PROTOCOL,
-    dns::PROTOCOL,
-];
+pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
@@ -212,10 +202,7 @@ pub enum Inference {
 /// IP protocol number.
 pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) -> Inference {
     let mut result = Inference::Foreign;
-    for protocol in REGISTRY
-        .iter()
-        .filter(|protocol| protocol.transports.contains(&transport))
-    {
+    for protocol in REGISTRY.iter().filter(|protocol| protocol.transports.contains(&transport)) {
         match (protocol.check)(payload, port) {
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
@@ -231,10 +218,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
 pub fn endpoint(path: &str, segments: usize) -> String {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let inner = path.strip_prefix('/').unwrap_or(path);
-    let kept = match segments
-        .checked_sub(1)
-        .map(|last| inner.match_indices('/').nth(last))
-    {
+    let kept = match segments.checked_sub(1).map(|last| inner.match_indices('/').nth(last)) {
         None => "",
         Some(Some((end, _))) => inner.get(..end).unwrap_or_default(),
         Some(None) => inner,
@@ -248,17 +232,11 @@ pub fn clip(bytes: &[u8], max: usize) -> String {
     match std::str::from_utf8(kept) {
         Ok(text) => text.to_owned(),
         Err(error) if error.error_len().is_none() => {
-            String::from_utf8_lossy(kept.get(..error.valid_up_to()).unwrap_or_default())
-                .into_owned()
+            String::from_utf8_lossy(kept.get(..error.valid_up_to()).unwrap_or_default()).into_owned()
         }
         Err(_) => {
             let mut text = String::from_utf8_lossy(kept).into_owned();
-            let end = text
-                .char_indices()
-                .map(|(at, _)| at)
-                .take_while(|&at| at <= max)
-                .last()
-                .unwrap_or(0);
+            let end = text.char_indices().map(|(at, _)| at).take_while(|&at| at <= max).last().unwrap_or(0);
             if text.len() > max {
                 text.truncate(end);
             }
@@ -298,17 +276,9 @@ mod tests {
     #[test]
     fn ids_and_names_are_unique() {
         for (at, protocol) in REGISTRY.iter().enumerate() {
-            assert!(
-                !protocol.doc.is_empty() && !protocol.transports.is_empty(),
-                "{}",
-                protocol.name
-            );
+            assert!(!protocol.doc.is_empty() && !protocol.transports.is_empty(), "{}", protocol.name);
             for other in REGISTRY.iter().skip(at + 1) {
-                assert!(
-                    other.id != protocol.id && other.name != protocol.name,
-                    "{}",
-                    protocol.name
-                );
+                assert!(other.id != protocol.id && other.name != protocol.name, "{}", protocol.name);
             }
         }
     }

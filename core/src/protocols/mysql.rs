@@ -10,9 +10,7 @@ mod value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{
-    Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql,
-};
+use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
 use command::{Statements, name_of, unanswered};
 use value::{Reader, u32_at};
 
@@ -104,11 +102,7 @@ fn packet(window: &[u8]) -> Option<Packet<'_>> {
     let &[a, b, c, sequence] = window.first_chunk::<HEADER>()?;
     let length = u32::from_le_bytes([a, b, c, 0]) as usize;
     let end = (HEADER + length).min(window.len());
-    Some(Packet {
-        sequence,
-        length,
-        body: window.get(HEADER..end)?,
-    })
+    Some(Packet { sequence, length, body: window.get(HEADER..end)? })
 }
 
 impl Mysql {
@@ -177,9 +171,7 @@ impl Mysql {
             return skip;
         }
         if packet.sequence != 0 {
-            if self.phase == Phase::Greeted
-                || self.phase == Phase::Unknown && login::plausible(packet.body)
-            {
+            if self.phase == Phase::Greeted || self.phase == Phase::Unknown && login::plausible(packet.body) {
                 return self.login(packet);
             }
             return skip;
@@ -191,23 +183,12 @@ impl Mysql {
             return Step::Invalid;
         };
         self.phase = Phase::Command;
-        let mut message = Message {
-            request_type: name.to_owned(),
-            version: self.version,
-            ..Message::default()
-        };
-        let mut pending = Pending {
-            command: code,
-            text: String::new(),
-            counts_rows: false,
-        };
+        let mut message = Message { request_type: name.to_owned(), version: self.version, ..Message::default() };
+        let mut pending = Pending { command: code, text: String::new(), counts_rows: false };
         match code {
             command::QUERY | command::STMT_PREPARE => {
                 let text = match code {
-                    command::QUERY => command::query_text(
-                        rest,
-                        self.capabilities.map(|c| c & QUERY_ATTRIBUTES != 0),
-                    ),
+                    command::QUERY => command::query_text(rest, self.capabilities.map(|c| c & QUERY_ATTRIBUTES != 0)),
                     _ => rest,
                 };
                 let text = self.settings.text(text);
@@ -216,18 +197,15 @@ impl Mysql {
                     pending.text = text;
                 } else {
                     let verb = sql::first_word(&text);
-                    pending.counts_rows = ["INSERT", "UPDATE", "DELETE", "REPLACE"]
-                        .iter()
-                        .any(|known| known.eq_ignore_ascii_case(verb));
+                    pending.counts_rows =
+                        ["INSERT", "UPDATE", "DELETE", "REPLACE"].iter().any(|known| known.eq_ignore_ascii_case(verb));
                 }
             }
             command::INIT_DB => message.request_resource = self.settings.text(rest),
             command::STMT_EXECUTE => {
                 message.request_id = u32_at(rest, 0).map(u64::from);
                 let attributes = self.capabilities.is_some_and(|c| c & QUERY_ATTRIBUTES != 0);
-                let (text, values) =
-                    self.statements
-                        .execute(rest, attributes, self.settings.max_field);
+                let (text, values) = self.statements.execute(rest, attributes, self.settings.max_field);
                 self.describe(&text, &mut message);
                 if !values.is_empty() && !self.masked {
                     let joined = match message.request_resource.is_empty() {
@@ -239,9 +217,7 @@ impl Mysql {
             }
             command::STMT_CLOSE => {
                 message.request_id = u32_at(rest, 0).map(u64::from);
-                message.request_resource = u32_at(rest, 0)
-                    .and_then(|id| self.statements.close(id))
-                    .unwrap_or_default();
+                message.request_resource = u32_at(rest, 0).and_then(|id| self.statements.close(id)).unwrap_or_default();
             }
             command::STMT_FETCH | command::STMT_RESET | command::STMT_SEND_LONG_DATA => {
                 message.request_id = u32_at(rest, 0).map(u64::from);
@@ -263,21 +239,14 @@ impl Mysql {
             }
             self.pending.push_back(pending);
         }
-        Step::Message {
-            consumed: packet.total(),
-            message: Box::new(message),
-        }
+        Step::Message { consumed: packet.total(), message: Box::new(message) }
     }
 
     /// Resource, endpoint and trace ids of a statement.
     fn describe(&self, text: &str, message: &mut Message) {
         message.endpoint = sql::endpoint(text);
         (message.trace_id, message.span_id) = sql::trace(text, &self.settings);
-        message.request_resource = if self.masked {
-            sql::mask(text)
-        } else {
-            text.to_owned()
-        };
+        message.request_resource = if self.masked { sql::mask(text) } else { text.to_owned() };
     }
 
     fn login(&mut self, packet: &Packet) -> Step {
@@ -301,15 +270,8 @@ impl Mysql {
             request_resource: resource,
             ..Message::default()
         };
-        self.pending.push_back(Pending {
-            command: command::SLEEP,
-            text: String::new(),
-            counts_rows: false,
-        });
-        Step::Message {
-            consumed: packet.total(),
-            message: Box::new(message),
-        }
+        self.pending.push_back(Pending { command: command::SLEEP, text: String::new(), counts_rows: false });
+        Step::Message { consumed: packet.total(), message: Box::new(message) }
     }
 
     fn server(&mut self, packet: &Packet) -> Step {
@@ -331,9 +293,7 @@ impl Mysql {
                     if first == Some(0) {
                         self.phase = Phase::Command;
                         // The payload after this is deflated; nothing here can be read any more.
-                        self.opaque = self
-                            .capabilities
-                            .is_some_and(|c| c & (COMPRESS | LOCAL_COMPRESS_ZSTD) != 0);
+                        self.opaque = self.capabilities.is_some_and(|c| c & (COMPRESS | LOCAL_COMPRESS_ZSTD) != 0);
                     }
                     self.response(packet)
                 }
@@ -341,8 +301,7 @@ impl Mysql {
             };
         }
         let awaited = !self.pending.is_empty();
-        let continues =
-            packet.sequence == self.expected && (packet.sequence != 1 || self.reply != Reply::Done);
+        let continues = packet.sequence == self.expected && (packet.sequence != 1 || self.reply != Reply::Done);
         let begins = packet.sequence == 1 && !continues
             || awaited && self.reply == Reply::Done && !continues
             || packet.sequence == 0 && first == Some(0xff);
@@ -361,26 +320,15 @@ impl Mysql {
     /// The first packet of a response.
     fn response(&mut self, packet: &Packet) -> Step {
         self.expected = packet.sequence.wrapping_add(1);
-        if packet.body.first() == Some(&0xfb)
-            && self
-                .pending
-                .front()
-                .is_some_and(|p| p.command == command::QUERY)
-        {
+        if packet.body.first() == Some(&0xfb) && self.pending.front().is_some_and(|p| p.command == command::QUERY) {
             self.file = true;
             self.reply = Reply::Done;
             return Step::Skip(packet.total());
         }
         let pending = self.pending.pop_front();
-        let command = pending
-            .as_ref()
-            .map_or(command::QUERY, |pending| pending.command);
-        let mut message = Message {
-            kind: Kind::Response,
-            status: Status::Success,
-            version: self.version,
-            ..Message::default()
-        };
+        let command = pending.as_ref().map_or(command::QUERY, |pending| pending.command);
+        let mut message =
+            Message { kind: Kind::Response, status: Status::Success, version: self.version, ..Message::default() };
         self.reply = Reply::Done;
         let mut reader = Reader::new(packet.body.get(1..).unwrap_or_default());
         match packet.body.first() {
@@ -388,11 +336,7 @@ impl Mysql {
                 let code = reader.u16().unwrap_or(0);
                 let text = reader.rest();
                 // `#` and five characters of SQLSTATE come first since protocol 4.1.
-                let text = if text.first() == Some(&b'#') {
-                    text.get(6..).unwrap_or_default()
-                } else {
-                    text
-                };
+                let text = if text.first() == Some(&b'#') { text.get(6..).unwrap_or_default() } else { text };
                 message.response_code = Some(i32::from(code));
                 message.status = match code {
                     2000..3000 => Status::ClientError,
@@ -401,15 +345,9 @@ impl Mysql {
                 message.response_exception = self.settings.text(text);
             }
             Some(0) if command == command::STMT_PREPARE => {
-                if let (Some(id), Some(_columns), Some(parameters)) =
-                    (reader.u32(), reader.u16(), reader.u16())
-                {
+                if let (Some(id), Some(_columns), Some(parameters)) = (reader.u32(), reader.u16(), reader.u16()) {
                     message.request_id = Some(u64::from(id));
-                    self.statements.prepared(
-                        id,
-                        pending.map(|p| p.text).unwrap_or_default(),
-                        parameters,
-                    );
+                    self.statements.prepared(id, pending.map(|p| p.text).unwrap_or_default(), parameters);
                 }
             }
             Some(0) if packet.length < FULL && command != command::STMT_FETCH => {
@@ -418,28 +356,18 @@ impl Mysql {
                     message.sql_affected_rows = rows;
                 }
                 reader.length();
-                if reader
-                    .u16()
-                    .is_some_and(|status| status & MORE_RESULTS != 0)
-                {
+                if reader.u16().is_some_and(|status| status & MORE_RESULTS != 0) {
                     self.reply = Reply::Head;
                 }
             }
-            _ if matches!(
-                command,
-                command::STMT_FETCH | command::FIELD_LIST | 0x12 | 0x1e
-            ) =>
-            {
+            _ if matches!(command, command::STMT_FETCH | command::FIELD_LIST | 0x12 | 0x1e) => {
                 self.reply = Reply::Rows;
                 self.rows(packet);
             }
             _ if command == command::STATISTICS => {}
             _ => self.head(packet),
         }
-        Step::Message {
-            consumed: packet.total(),
-            message: Box::new(message),
-        }
+        Step::Message { consumed: packet.total(), message: Box::new(message) }
     }
 
     /// The first packet of a result: what follows it?
@@ -473,21 +401,11 @@ impl Mysql {
             Reply::Done => {}
             Reply::Head => self.head(packet),
             Reply::Definitions(left) => {
-                self.reply = if left > 1 {
-                    Reply::Definitions(left - 1)
-                } else {
-                    Reply::AfterDefinitions
-                };
+                self.reply = if left > 1 { Reply::Definitions(left - 1) } else { Reply::AfterDefinitions };
             }
             Reply::AfterDefinitions if packet.length == 5 && packet.body.first() == Some(&0xfe) => {
-                let status = Reader::new(packet.body.get(3..).unwrap_or_default())
-                    .u16()
-                    .unwrap_or(0);
-                self.reply = if status & CURSOR_EXISTS != 0 {
-                    Reply::Done
-                } else {
-                    Reply::Rows
-                };
+                let status = Reader::new(packet.body.get(3..).unwrap_or_default()).u16().unwrap_or(0);
+                self.reply = if status & CURSOR_EXISTS != 0 { Reply::Done } else { Reply::Rows };
             }
             Reply::AfterDefinitions | Reply::Rows => {
                 self.reply = Reply::Rows;
@@ -513,22 +431,14 @@ impl Mysql {
             _ => None,
         };
         if let Some(status) = status {
-            self.reply = if status & MORE_RESULTS != 0 {
-                Reply::Head
-            } else {
-                Reply::Done
-            };
+            self.reply = if status & MORE_RESULTS != 0 { Reply::Head } else { Reply::Done };
         }
     }
 }
 
 impl Parser for Mysql {
     fn parse(&mut self, role: Role, window: &[u8]) -> Step {
-        if self.opaque {
-            Step::Skip(window.len() as u64)
-        } else {
-            self.step(role, window, None)
-        }
+        if self.opaque { Step::Skip(window.len() as u64) } else { self.step(role, window, None) }
     }
 
     fn truncated(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
@@ -552,9 +462,7 @@ impl Parser for Mysql {
         let packet = packet(window)?;
         let begins = match role {
             Role::Client => {
-                packet.sequence == 0
-                    && packet.length > 0
-                    && packet.body.first().is_none_or(|&c| name_of(c).is_some())
+                packet.sequence == 0 && packet.length > 0 && packet.body.first().is_none_or(|&c| name_of(c).is_some())
             }
             Role::Server => packet.sequence <= 1 && packet.length > 0,
         };
@@ -579,11 +487,7 @@ fn check(payload: &[u8], port: u16) -> Guess {
         return if ours { Guess::Maybe } else { Guess::No };
     };
     let Some((&first, rest)) = packet.body.split_first() else {
-        return if ours && packet.length > 0 {
-            Guess::Maybe
-        } else {
-            Guess::No
-        };
+        return if ours && packet.length > 0 { Guess::Maybe } else { Guess::No };
     };
     if compressed(&packet) {
         return Guess::No;
@@ -591,24 +495,12 @@ fn check(payload: &[u8], port: u16) -> Guess {
     match packet.sequence {
         0 if login::greeting(packet.body).is_some() => Guess::Yes(Role::Server),
         0 if matches!(first, command::QUERY | command::STMT_PREPARE) => {
-            let text = if first == command::QUERY {
-                command::query_text(rest, None)
-            } else {
-                rest
-            };
-            let exact = HEADER + packet.length == payload.len()
-                || packet.body.len() < packet.length
-                || ours;
+            let text = if first == command::QUERY { command::query_text(rest, None) } else { rest };
+            let exact = HEADER + packet.length == payload.len() || packet.body.len() < packet.length || ours;
             let statement = sql::is_statement(&super::clip(text, 4096));
-            if exact && statement {
-                Guess::Yes(Role::Client)
-            } else {
-                Guess::No
-            }
+            if exact && statement { Guess::Yes(Role::Client) } else { Guess::No }
         }
-        0 if ours && name_of(first).is_some() && command::fits(first, packet.length) => {
-            Guess::Yes(Role::Client)
-        }
+        0 if ours && name_of(first).is_some() && command::fits(first, packet.length) => Guess::Yes(Role::Client),
         0 if ours && first == 0xff && packet.length > 3 => Guess::Yes(Role::Server),
         1 if login::plausible(packet.body)
             && (ours || packet.length == 32 || HEADER + packet.length == payload.len()) =>
@@ -618,9 +510,7 @@ fn check(payload: &[u8], port: u16) -> Guess {
         1 if ours && (first == 0xff && packet.length > 8 || first == 0 && packet.length >= 7) => {
             Guess::Yes(Role::Server)
         }
-        1 if ours && packet.length == 1 && first > 0 && payload.get(8) == Some(&2) => {
-            Guess::Yes(Role::Server)
-        }
+        1 if ours && packet.length == 1 && first > 0 && payload.get(8) == Some(&2) => Guess::Yes(Role::Server),
         _ => Guess::No,
     }
 }

@@ -191,10 +191,7 @@ impl Redis {
                 }
             };
             let from = at + size;
-            let end = usize::try_from(length)
-                .ok()
-                .and_then(|length| from.checked_add(length))
-                .unwrap_or(usize::MAX);
+            let end = usize::try_from(length).ok().and_then(|length| from.checked_add(length)).unwrap_or(usize::MAX);
             let seen = end.min(limit.max(from));
             if window.len() < seen && last.is_none() {
                 return self.wait_for(Role::Client, seen);
@@ -210,24 +207,13 @@ impl Redis {
                 break;
             }
         }
-        self.client = Side {
-            left,
-            lost,
-            ..Side::default()
-        };
-        let consumed = if lost {
-            (window.len() as u64).saturating_add(last.unwrap_or(0))
-        } else {
-            at as u64
-        };
+        self.client = Side { left, lost, ..Side::default() };
+        let consumed = if lost { (window.len() as u64).saturating_add(last.unwrap_or(0)) } else { at as u64 };
         self.request(&words, count, consumed)
     }
 
     fn inline(&mut self, window: &[u8], last: Option<u64>) -> Step {
-        let blank = window
-            .iter()
-            .take_while(|byte| byte.is_ascii_whitespace())
-            .count();
+        let blank = window.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         if blank > 0 {
             return Step::Skip(blank as u64);
         }
@@ -240,23 +226,12 @@ impl Redis {
             // Lines of people at a terminal: short, so looking again from the start is cheap.
             return self.wait_for(Role::Client, window.len() + 1);
         }
-        let line = window
-            .get(..end.unwrap_or(window.len().min(limit)))
-            .unwrap_or_default();
-        if line
-            .iter()
-            .any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace())
-        {
+        let line = window.get(..end.unwrap_or(window.len().min(limit))).unwrap_or_default();
+        if line.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()) {
             return Step::Invalid;
         }
-        let words: Vec<&[u8]> = line
-            .split(u8::is_ascii_whitespace)
-            .filter(|word| !word.is_empty())
-            .collect();
-        self.client = Side {
-            in_line: end.is_none(),
-            ..Side::default()
-        };
+        let words: Vec<&[u8]> = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+        self.client = Side { in_line: end.is_none(), ..Side::default() };
         let consumed = end.map_or(line.len(), |end| end + 1) as u64;
         self.request(&words, words.len() as u64, consumed)
     }
@@ -270,37 +245,18 @@ impl Redis {
         };
         let answered = self.expect(command, words.get(1).copied(), words.get(2).copied(), count);
         let message = Message {
-            kind: if answered {
-                Kind::Request
-            } else {
-                Kind::Session
-            },
-            status: if answered {
-                Status::Unknown
-            } else {
-                Status::Success
-            },
+            kind: if answered { Kind::Request } else { Kind::Session },
+            status: if answered { Status::Unknown } else { Status::Success },
             request_type: self.settings.text(command),
             request_resource: resource,
             ..Message::default()
         };
-        Step::Message {
-            consumed,
-            message: Box::new(message),
-        }
+        Step::Message { consumed, message: Box::new(message) }
     }
 
     /// Remembers what reply a command gets; false when it gets none.
-    fn expect(
-        &mut self,
-        command: &[u8],
-        first: Option<&[u8]>,
-        second: Option<&[u8]>,
-        count: u64,
-    ) -> bool {
-        let is = |word: Option<&[u8]>, known: &[u8]| {
-            word.is_some_and(|word| word.eq_ignore_ascii_case(known))
-        };
+    fn expect(&mut self, command: &[u8], first: Option<&[u8]>, second: Option<&[u8]>, count: u64) -> bool {
+        let is = |word: Option<&[u8]>, known: &[u8]| word.is_some_and(|word| word.eq_ignore_ascii_case(known));
         let command = Some(command);
         if is(command, b"CLIENT") && is(first, b"REPLY") {
             if is(second, b"OFF") {
@@ -323,19 +279,13 @@ impl Redis {
             }
             Replies::On => {}
         }
-        let subscribes = [&b"SUBSCRIBE"[..], b"PSUBSCRIBE", b"SSUBSCRIBE"]
-            .iter()
-            .any(|known| is(command, known));
-        let unsubscribes = [&b"UNSUBSCRIBE"[..], b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"]
-            .iter()
-            .any(|known| is(command, known));
+        let subscribes = [&b"SUBSCRIBE"[..], b"PSUBSCRIBE", b"SSUBSCRIBE"].iter().any(|known| is(command, known));
+        let unsubscribes =
+            [&b"UNSUBSCRIBE"[..], b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"].iter().any(|known| is(command, known));
         let awaited = if subscribes || unsubscribes {
             self.subscribed = true;
             let left = u32::try_from(count.saturating_sub(1).max(1)).unwrap_or(u32::MAX);
-            Awaited::Confirmations {
-                left,
-                answered: false,
-            }
+            Awaited::Confirmations { left, answered: false }
         } else if is(command, b"MONITOR") {
             Awaited::Monitor
         } else if is(command, b"PSYNC") || is(command, b"SYNC") {
@@ -374,15 +324,9 @@ impl Redis {
         }
         let mut exception = String::new();
         match (first, &header) {
-            (b'-', _) => {
-                exception = self
-                    .settings
-                    .text(window.get(..size).unwrap_or_default().trim_ascii_end())
-            }
+            (b'-', _) => exception = self.settings.text(window.get(..size).unwrap_or_default().trim_ascii_end()),
             (b'!', Header::Bulk(length)) => {
-                let end = size
-                    .saturating_add(usize::try_from(*length).unwrap_or(usize::MAX))
-                    .min(limit.max(size));
+                let end = size.saturating_add(usize::try_from(*length).unwrap_or(usize::MAX)).min(limit.max(size));
                 if window.len() < end && last.is_none() {
                     return self.wait_for(Role::Server, end);
                 }
@@ -398,10 +342,7 @@ impl Redis {
         match self.awaited.front().copied() {
             Some(Awaited::Confirmations { left, .. }) if exception.is_empty() && left > 1 => {
                 if let Some(front) = self.awaited.front_mut() {
-                    *front = Awaited::Confirmations {
-                        left: left - 1,
-                        answered: true,
-                    };
+                    *front = Awaited::Confirmations { left: left - 1, answered: true };
                 }
             }
             Some(awaited) => {
@@ -413,20 +354,13 @@ impl Redis {
         }
         let message = Message {
             kind: Kind::Response,
-            status: if exception.is_empty() {
-                Status::Success
-            } else {
-                Status::ServerError
-            },
+            status: if exception.is_empty() { Status::Success } else { Status::ServerError },
             response_exception: exception,
             response_result: result_name(first, window).to_owned(),
             ..Message::default()
         };
         match self.skip_whole(header, size) {
-            Step::Skip(consumed) => Step::Message {
-                consumed,
-                message: Box::new(message),
-            },
+            Step::Skip(consumed) => Step::Message { consumed, message: Box::new(message) },
             other => other,
         }
     }
@@ -438,9 +372,7 @@ impl Redis {
             return !push && !matches!(kind, b"message" | b"pmessage" | b"smessage");
         }
         match self.awaited.front_mut() {
-            Some(Awaited::Confirmations {
-                answered: false, ..
-            }) => true,
+            Some(Awaited::Confirmations { answered: false, .. }) => true,
             Some(Awaited::Confirmations { left, .. }) => {
                 *left -= 1;
                 if *left == 0 {
@@ -492,10 +424,7 @@ impl Side {
                     (Header::Line, window.len() - at)
                 }
                 Look::Wrong => {
-                    *self = Self {
-                        lost: true,
-                        ..Self::default()
-                    };
+                    *self = Self { lost: true, ..Self::default() };
                     return Step::Skip((at as u64).max(1));
                 }
             };
@@ -510,9 +439,7 @@ impl Side {
                     self.push(count);
                     continue;
                 }
-                Header::Attribute(count) => {
-                    self.left = (self.left - 1).saturating_add(count).saturating_add(1)
-                }
+                Header::Attribute(count) => self.left = (self.left - 1).saturating_add(count).saturating_add(1),
                 Header::Values(count) => {
                     if !within {
                         self.left = (self.left - 1).saturating_add(count).min(STREAMED - 1);
@@ -589,10 +516,7 @@ impl Parser for Redis {
         }
         match self.step(role, window, Some(missing)) {
             Step::NeedMore => {
-                *self.side(role) = Side {
-                    lost: true,
-                    ..Side::default()
-                };
+                *self.side(role) = Side { lost: true, ..Side::default() };
                 Step::Skip(all)
             }
             step => step,
@@ -605,10 +529,7 @@ impl Parser for Redis {
         }
         self.awaited.clear();
         let start = find_start(role, window);
-        *self.side(role) = Side {
-            lost: start.is_none(),
-            ..Side::default()
-        };
+        *self.side(role) = Side { lost: start.is_none(), ..Side::default() };
         start
     }
 }
@@ -625,11 +546,7 @@ fn look(bytes: &[u8]) -> Look {
         },
         b'$' | b'=' | b'!' | b';' | b'*' | b'~' | b'>' | b'%' | b'|' | b'.' => {
             let Some(end) = memchr(b'\n', bytes.get(..MAX_HEADER).unwrap_or(bytes)) else {
-                return if bytes.len() < MAX_HEADER {
-                    Look::Short
-                } else {
-                    Look::Wrong
-                };
+                return if bytes.len() < MAX_HEADER { Look::Short } else { Look::Wrong };
             };
             let Some(digits) = bytes.get(1..end).and_then(|line| line.strip_suffix(b"\r")) else {
                 return Look::Wrong;
@@ -668,19 +585,13 @@ fn number(digits: &[u8]) -> Option<u64> {
         return None;
     }
     // No value of Redis is as large as 2^62; the bound keeps later sums exact.
-    std::str::from_utf8(digits)
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|number| *number < 1 << 62)
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|number| *number < 1 << 62)
 }
 
 /// The first bulk of a push, `None` when more bytes are needed to tell; empty when it is none.
 fn push_kind(bytes: &[u8]) -> Option<&[u8]> {
     match look(bytes) {
-        Look::Header(Header::Bulk(length), size) if length <= 16 => {
-            bytes.get(size..size + length as usize)
-        }
+        Look::Header(Header::Bulk(length), size) if length <= 16 => bytes.get(size..size + length as usize),
         Look::Short => None,
         _ => Some(b""),
     }
@@ -715,10 +626,7 @@ fn find_start(role: Role, window: &[u8]) -> Option<usize> {
         match (role, look(rest)) {
             (Role::Client, Look::Header(Header::Values(1..), size)) => {
                 rest.first() == Some(&b'*')
-                    && matches!(
-                        look(rest.get(size..).unwrap_or_default()),
-                        Look::Header(Header::Bulk(_), _)
-                    )
+                    && matches!(look(rest.get(size..).unwrap_or_default()), Look::Header(Header::Bulk(_), _))
             }
             (Role::Server, Look::Header(header, _)) => !matches!(header, Header::StreamEnd),
             _ => false,
@@ -737,26 +645,15 @@ fn find_start(role: Role, window: &[u8]) -> Option<usize> {
 fn check(payload: &[u8], port: u16) -> Guess {
     let ours = port == PORT;
     let yes = |sure: bool| {
-        if sure {
-            Guess::Yes(Role::Server)
-        } else {
-            Guess::No
-        }
+        if sure { Guess::Yes(Role::Server) } else { Guess::No }
     };
     let Some(&first) = payload.first() else {
         return Guess::Maybe;
     };
     if !b"*$:+-%>".contains(&first) {
-        let word = payload
-            .split(u8::is_ascii_whitespace)
-            .next()
-            .unwrap_or_default();
+        let word = payload.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         let line = memchr(b'\n', payload).is_some();
-        return if ours && line && commands::known(word) {
-            Guess::Yes(Role::Client)
-        } else {
-            Guess::No
-        };
+        return if ours && line && commands::known(word) { Guess::Yes(Role::Client) } else { Guess::No };
     }
     let (header, size) = match look(payload) {
         Look::Header(header, size) => (header, size),
@@ -768,28 +665,19 @@ fn check(payload: &[u8], port: u16) -> Guess {
     match (first, header) {
         (b'*' | b'>' | b'%', Header::Values(1..)) => match look(rest) {
             Look::Header(Header::Bulk(length), size) => {
-                let end = usize::try_from(length)
-                    .ok()
-                    .and_then(|length| size.checked_add(length));
+                let end = usize::try_from(length).ok().and_then(|length| size.checked_add(length));
                 let word = end.and_then(|end| rest.get(size..end)).unwrap_or_default();
-                let closed =
-                    end.and_then(|end| rest.get(end..end.checked_add(2)?)) == Some(b"\r\n");
+                let closed = end.and_then(|end| rest.get(end..end.checked_add(2)?)) == Some(b"\r\n");
                 if first == b'*' && closed && commands::known(word) {
                     return Guess::Yes(Role::Client);
                 }
                 if closed || ours {
                     return Guess::Yes(Role::Server);
                 }
-                if length < 64 && rest.len() < size + 66 {
-                    Guess::Maybe
-                } else {
-                    Guess::No
-                }
+                if length < 64 && rest.len() < size + 66 { Guess::Maybe } else { Guess::No }
             }
             Look::Short => Guess::Maybe,
-            Look::Header(_, _) => {
-                yes(ours || first == b'*' && matches!(rest.first(), Some(b'*' | b':')))
-            }
+            Look::Header(_, _) => yes(ours || first == b'*' && matches!(rest.first(), Some(b'*' | b':'))),
             _ => yes(ours),
         },
         (b'*' | b'%', Header::Values(_)) => yes(rest.is_empty() || ours),
@@ -801,12 +689,9 @@ fn check(payload: &[u8], port: u16) -> Guess {
         }
         (b':', Header::Line) => {
             let digits = payload.get(1..size).unwrap_or_default().trim_ascii_end();
-            yes((rest.is_empty() || ours)
-                && number(digits.strip_prefix(b"-").unwrap_or(digits)).is_some())
+            yes((rest.is_empty() || ours) && number(digits.strip_prefix(b"-").unwrap_or(digits)).is_some())
         }
-        (b'+' | b'-', Header::Line) => {
-            yes(ours || commands::own_line(payload.get(..size).unwrap_or_default()))
-        }
+        (b'+' | b'-', Header::Line) => yes(ours || commands::own_line(payload.get(..size).unwrap_or_default())),
         _ => Guess::No,
     }
 }

@@ -17,14 +17,8 @@ enum Token {
 fn next(sql: &str) -> Option<(Token, &str, &str)> {
     let bytes = sql.as_bytes();
     let first = *bytes.first()?;
-    let run = |test: fn(u8) -> bool| {
-        bytes
-            .iter()
-            .position(|&byte| !test(byte))
-            .unwrap_or(bytes.len())
-    };
-    let is_word =
-        |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
+    let run = |test: fn(u8) -> bool| bytes.iter().position(|&byte| !test(byte)).unwrap_or(bytes.len());
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
     let (token, length) = match first {
         b'\'' | b'"' => (Token::Text, quoted(bytes, first)),
         b'`' => (Token::Word, quoted(bytes, first)),
@@ -36,17 +30,11 @@ fn next(sql: &str) -> Option<(Token, &str, &str)> {
             let end = memchr::memmem::find(bytes.get(2..).unwrap_or_default(), b"*/");
             (Token::Comment, end.map_or(bytes.len(), |end| end + 4))
         }
-        b'0'..=b'9' => (
-            Token::Number,
-            run(|byte| byte.is_ascii_alphanumeric() || byte == b'.'),
-        ),
+        b'0'..=b'9' => (Token::Number, run(|byte| byte.is_ascii_alphanumeric() || byte == b'.')),
         _ if first.is_ascii_whitespace() => (Token::Space, run(|byte| byte.is_ascii_whitespace())),
-        _ if is_word(first) => (
-            Token::Word,
-            run(|byte| {
-                byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
-            }),
-        ),
+        _ if is_word(first) => {
+            (Token::Word, run(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80))
+        }
         _ => (Token::Sign, 1),
     };
     let (token_text, rest) = sql.split_at_checked(length)?;
@@ -166,16 +154,11 @@ pub fn endpoint(sql: &str) -> String {
         if verb.is_empty() {
             if is(
                 text,
-                &[
-                    "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "ALTER", "DROP",
-                    "TRUNCATE", "MERGE",
-                ],
+                &["SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "ALTER", "DROP", "TRUNCATE", "MERGE"],
             ) {
                 verb = text;
                 expected = is(text, &["INSERT", "UPDATE", "REPLACE", "TRUNCATE"]);
-            } else if !is(text, &["WITH", "EXPLAIN"])
-                && rest.len() + text.len() == sql.trim_start().len()
-            {
+            } else if !is(text, &["WITH", "EXPLAIN"]) && rest.len() + text.len() == sql.trim_start().len() {
                 return String::new();
             }
             continue;
@@ -183,26 +166,10 @@ pub fn endpoint(sql: &str) -> String {
         if is(text, &["FROM", "INTO", "TABLE"]) {
             expected = true;
         } else if expected
-            && !is(
-                text,
-                &[
-                    "LOW_PRIORITY",
-                    "HIGH_PRIORITY",
-                    "DELAYED",
-                    "IGNORE",
-                    "ONLY",
-                    "IF",
-                    "NOT",
-                    "EXISTS",
-                ],
-            )
+            && !is(text, &["LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "ONLY", "IF", "NOT", "EXISTS"])
         {
             let mut table = text.trim_matches('`').to_owned();
-            while let Some(part) = rest
-                .strip_prefix('.')
-                .and_then(next)
-                .filter(|part| part.0 == Token::Word)
-            {
+            while let Some(part) = rest.strip_prefix('.').and_then(next).filter(|part| part.0 == Token::Word) {
                 table.push('.');
                 table.push_str(part.1.trim_matches('`'));
                 rest = part.2;
@@ -252,9 +219,7 @@ fn comment(text: &str, settings: &ParserSettings, trace: &mut String, span: &mut
             continue;
         };
         let value = value.trim_start().trim_start_matches(['\'', '"']);
-        let end = value
-            .find(|c: char| c.is_whitespace() || ",;'\"".contains(c))
-            .unwrap_or(value.len());
+        let end = value.find(|c: char| c.is_whitespace() || ",;'\"".contains(c)).unwrap_or(value.len());
         let (value, after) = value.split_at(end);
         let value = value.trim_end_matches("*/");
         let names = |list: &[String]| list.iter().any(|name| same_header(key.as_bytes(), name));
@@ -281,33 +246,13 @@ mod tests {
                 "SELECT t",
                 "/***c***/ select * from t where id = ? and n = ?",
             ),
-            (
-                "INSERT INTO `db`.`t` VALUES (1,'a\\'b',NULL)",
-                "INSERT db.t",
-                "INSERT INTO `db`.`t` VALUES (?,?,?)",
-            ),
-            (
-                "insert ignore t2 set a1=1.5e3",
-                "INSERT t2",
-                "insert ignore t2 set a1=?",
-            ),
-            (
-                "SELECT * FROM (SELECT 1 FROM inner_t) x",
-                "SELECT inner_t",
-                "SELECT * FROM (SELECT ? FROM inner_t) x",
-            ),
-            (
-                "create table if not exists t3(id int)",
-                "CREATE t3",
-                "create table if not exists t3(id int)",
-            ),
+            ("INSERT INTO `db`.`t` VALUES (1,'a\\'b',NULL)", "INSERT db.t", "INSERT INTO `db`.`t` VALUES (?,?,?)"),
+            ("insert ignore t2 set a1=1.5e3", "INSERT t2", "insert ignore t2 set a1=?"),
+            ("SELECT * FROM (SELECT 1 FROM inner_t) x", "SELECT inner_t", "SELECT * FROM (SELECT ? FROM inner_t) x"),
+            ("create table if not exists t3(id int)", "CREATE t3", "create table if not exists t3(id int)"),
             ("set autocommit=0", "", "set autocommit=?"),
             ("show tables from x", "", "show tables from x"),
-            (
-                "select @@version_comment limit 1",
-                "",
-                "select @@version_comment limit ?",
-            ),
+            ("select @@version_comment limit 1", "", "select @@version_comment limit ?"),
             ("update t set a='open", "UPDATE t", "update t set a=?"),
         ] {
             assert_eq!(endpoint(sql), folded, "{sql}");
@@ -324,15 +269,8 @@ mod tests {
             format!("select 1 /*app='x',traceparent='00-{id}-b7ad6b7169203331-01'*/"),
             format!("select 1 -- traceparent=00-{id}-b7ad6b7169203331-01\n"),
         ] {
-            assert_eq!(
-                trace(&sql, &settings),
-                (id.to_owned(), "b7ad6b7169203331".to_owned()),
-                "{sql}"
-            );
+            assert_eq!(trace(&sql, &settings), (id.to_owned(), "b7ad6b7169203331".to_owned()), "{sql}");
         }
-        assert_eq!(
-            trace("select 'traceparent: x'", &settings),
-            Default::default()
-        );
+        assert_eq!(trace("select 'traceparent: x'", &settings), Default::default());
     }
 }

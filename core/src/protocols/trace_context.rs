@@ -7,17 +7,9 @@
 /// Equality of header names: case does not count, `_` and `-` are one.
 pub fn same_header(name: &[u8], configured: &str) -> bool {
     let fold = |byte: u8| {
-        if byte == b'_' {
-            b'-'
-        } else {
-            byte.to_ascii_lowercase()
-        }
+        if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
     };
-    name.len() == configured.len()
-        && name
-            .iter()
-            .zip(configured.bytes())
-            .all(|(&a, b)| fold(a) == fold(b))
+    name.len() == configured.len() && name.iter().zip(configured.bytes()).all(|(&a, b)| fold(a) == fold(b))
 }
 
 /// The trace id that `value` of header `name` carries, if it is well formed.
@@ -83,16 +75,9 @@ impl Format {
 /// `version-traceid-parentid-flags`; all-zero ids are invalid by the specification.
 fn traceparent(value: &str) -> Option<(&str, &str)> {
     let mut fields = value.split('-');
-    let (version, trace, span, _flags) = (
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-    );
+    let (version, trace, span, _flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let id = |text: &str, digits: usize| {
-        text.len() == digits
-            && text.bytes().all(|b| b.is_ascii_hexdigit())
-            && text.bytes().any(|b| b != b'0')
+        text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit()) && text.bytes().any(|b| b != b'0')
     };
     (version.len() == 2 && id(trace, 32) && id(span, 16)).then_some((trace, span))
 }
@@ -137,21 +122,12 @@ mod tests {
     #[test]
     fn each_format_gives_its_trace_and_span() {
         let table: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/data/trace_context.json"))
-                .expect("table");
+            serde_json::from_str(include_str!("../../tests/data/trace_context.json")).expect("table");
         for case in table.as_array().expect("array") {
             let name = case["header"].as_str().expect("header").as_bytes();
             let value = case["value"].as_str().expect("value");
-            assert_eq!(
-                trace_id(name, value).as_deref(),
-                case["trace_id"].as_str(),
-                "trace of {case}"
-            );
-            assert_eq!(
-                span_id(name, value).as_deref(),
-                case["span_id"].as_str(),
-                "span of {case}"
-            );
+            assert_eq!(trace_id(name, value).as_deref(), case["trace_id"].as_str(), "trace of {case}");
+            assert_eq!(span_id(name, value).as_deref(), case["span_id"].as_str(), "span of {case}");
         }
     }
 }

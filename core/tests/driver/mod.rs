@@ -30,12 +30,7 @@ impl Connection {
     pub fn new(protocol: &Protocol, settings: &Arc<ParserSettings>, transport: u8) -> Self {
         let mut parser = (protocol.parser)(settings);
         parser.transport(transport);
-        Self {
-            parser,
-            directions: Default::default(),
-            messages: Vec::new(),
-            invalid: 0,
-        }
+        Self { parser, directions: Default::default(), messages: Vec::new(), invalid: 0 }
     }
 
     /// Bytes of the stream, and how many after them were not captured.
@@ -104,15 +99,11 @@ impl Connection {
 
 pub fn fixtures() -> Option<PathBuf> {
     let path = std::env::var_os("DEEPFLOW_FIXTURES").map(PathBuf::from);
-    let path = path
-        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures"));
+    let path = path.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures"));
     if path.join("deepflow").is_dir() {
         return Some(path);
     }
-    eprintln!(
-        "skipped: no fixtures at {} (set DEEPFLOW_FIXTURES)",
-        path.display()
-    );
+    eprintln!("skipped: no fixtures at {} (set DEEPFLOW_FIXTURES)", path.display());
     None
 }
 
@@ -139,11 +130,7 @@ pub fn packets(file: &std::path::Path) -> Vec<Packet> {
     };
     let word = |at: usize| -> Option<u32> {
         let four: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
-        Some(if big {
-            u32::from_be_bytes(four)
-        } else {
-            u32::from_le_bytes(four)
-        })
+        Some(if big { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) })
     };
     let link = word(20).unwrap_or(1);
     let (mut at, mut found) = (24, Vec::new());
@@ -158,8 +145,7 @@ pub fn packets(file: &std::path::Path) -> Vec<Packet> {
 }
 
 fn packet(link: u32, frame: &[u8]) -> Option<Packet> {
-    let be16 =
-        |bytes: &[u8], at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let be16 = |bytes: &[u8], at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let ip = match link {
         0 => frame.get(4..)?,
         12 | 101 => frame,
@@ -178,24 +164,12 @@ fn packet(link: u32, frame: &[u8]) -> Option<Packet> {
             let total = usize::from(be16(ip, 2)?);
             let declared = if total == 0 { ip.len() } else { total };
             let total = declared.min(ip.len());
-            (
-                declared,
-                *ip.get(9)?,
-                ip.get(12..16)?,
-                ip.get(16..20)?,
-                ip.get(header..total)?,
-            )
+            (declared, *ip.get(9)?, ip.get(12..16)?, ip.get(16..20)?, ip.get(header..total)?)
         }
         6 => {
             let declared = 40 + usize::from(be16(ip, 4)?);
             let total = declared.min(ip.len());
-            (
-                declared,
-                *ip.get(6)?,
-                ip.get(8..24)?,
-                ip.get(24..40)?,
-                ip.get(40..total)?,
-            )
+            (declared, *ip.get(6)?, ip.get(8..24)?, ip.get(24..40)?, ip.get(40..total)?)
         }
         _ => return None,
     };
@@ -211,11 +185,7 @@ fn packet(link: u32, frame: &[u8]) -> Option<Packet> {
         transport,
         source: (source.to_vec(), be16(rest, 0)?),
         target: (target.to_vec(), be16(rest, 2)?),
-        sequence: if transport == 6 {
-            u32::from_be_bytes(rest.get(4..8)?.try_into().ok()?)
-        } else {
-            0
-        },
+        sequence: if transport == 6 { u32::from_be_bytes(rest.get(4..8)?.try_into().ok()?) } else { 0 },
         payload: payload.to_vec(),
         missing: declared.saturating_sub(ip.len()) as u64,
     })
@@ -243,31 +213,17 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
         let (a, b) = (&packet.source, &packet.target);
         let there = (a.0.clone(), a.1, b.0.clone(), b.1, packet.transport);
         let back = (b.0.clone(), b.1, a.0.clone(), a.1, packet.transport);
-        let (key, reverse) = if flows.contains_key(&back) {
-            (back, true)
-        } else {
-            (there, false)
-        };
+        let (key, reverse) = if flows.contains_key(&back) { (back, true) } else { (there, false) };
         let flow = flows.entry(key.clone()).or_insert_with(|| {
             order.push(key);
-            Open {
-                connection: None,
-                protocol: None,
-                next: [None; 2],
-            }
+            Open { connection: None, protocol: None, next: [None; 2] }
         });
         let mut payload = packet.payload.as_slice();
         if packet.transport == 6 {
             let expected = &mut flow.next[usize::from(reverse)];
-            let behind = expected
-                .map_or(0, |next| next.wrapping_sub(packet.sequence) as i32)
-                .max(0) as usize;
+            let behind = expected.map_or(0, |next| next.wrapping_sub(packet.sequence) as i32).max(0) as usize;
             payload = payload.get(behind..).unwrap_or_default();
-            *expected = Some(
-                packet
-                    .sequence
-                    .wrapping_add((packet.payload.len().max(behind)) as u32),
-            );
+            *expected = Some(packet.sequence.wrapping_add((packet.payload.len().max(behind)) as u32));
             if payload.is_empty() {
                 continue;
             }
@@ -275,10 +231,7 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
         if flow.connection.is_none() {
             let ports = [a.1, b.1];
             let known = [53u16, 5353, 80, 3306, 6379];
-            let port = ports
-                .into_iter()
-                .find(|port| known.contains(port))
-                .unwrap_or(a.1.min(b.1));
+            let port = ports.into_iter().find(|port| known.contains(port)).unwrap_or(a.1.min(b.1));
             if let Inference::Known(protocol, role) = infer(payload, None, port, packet.transport) {
                 // The role that the first direction of the flow has.
                 let forward = match (reverse, role) {
@@ -286,10 +239,7 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
                     (true, Role::Client) => Role::Server,
                     (true, Role::Server) => Role::Client,
                 };
-                flow.connection = Some((
-                    Connection::new(protocol, settings, packet.transport),
-                    forward,
-                ));
+                flow.connection = Some((Connection::new(protocol, settings, packet.transport), forward));
                 flow.protocol = Some(protocol);
             }
         }
@@ -307,16 +257,10 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
         .into_iter()
         .filter_map(|key| flows.remove(&key))
         .map(|flow| match flow.connection {
-            Some((connection, _)) => Seen {
-                protocol: flow.protocol,
-                messages: connection.messages,
-                invalid: connection.invalid,
-            },
-            None => Seen {
-                protocol: None,
-                messages: Vec::new(),
-                invalid: 0,
-            },
+            Some((connection, _)) => {
+                Seen { protocol: flow.protocol, messages: connection.messages, invalid: connection.invalid }
+            }
+            None => Seen { protocol: None, messages: Vec::new(), invalid: 0 },
         })
         .collect()
 }

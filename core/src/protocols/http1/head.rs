@@ -18,10 +18,7 @@ struct Preferred<T> {
 
 impl<T> Default for Preferred<T> {
     fn default() -> Self {
-        Self {
-            rank: usize::MAX,
-            value: None,
-        }
+        Self { rank: usize::MAX, value: None }
     }
 }
 
@@ -33,10 +30,7 @@ impl<T> Preferred<T> {
         if rank < self.rank
             && let Some(value) = value()
         {
-            *self = Self {
-                rank,
-                value: Some(value),
-            };
+            *self = Self { rank, value: Some(value) };
         }
     }
 }
@@ -59,12 +53,7 @@ pub struct Head<'a> {
 
 impl<'a> Head<'a> {
     /// Reads a head; of an incomplete one the last, cut line is left out (but not a cut start line).
-    pub fn read(
-        bytes: &'a [u8],
-        complete: bool,
-        role: Role,
-        settings: &ParserSettings,
-    ) -> Option<Self> {
+    pub fn read(bytes: &'a [u8], complete: bool, role: Role, settings: &ParserSettings) -> Option<Self> {
         let end = memchr(b'\n', bytes);
         let first = bytes.get(..end.unwrap_or(bytes.len()))?;
         let (line, version) = match role {
@@ -106,30 +95,18 @@ impl<'a> Head<'a> {
             4 if is("host") => self.host = value,
             7 if is("referer") => self.referer = value,
             10 if is("user-agent") => self.user_agent = value,
-            14 if is("content-length") && self.content_length.is_none() => {
-                self.content_length = decimal(value)
-            }
+            14 if is("content-length") && self.content_length.is_none() => self.content_length = decimal(value),
             17 if is("transfer-encoding") => {
-                let last = value
-                    .rsplit(|&byte| byte == b',')
-                    .next()
-                    .unwrap_or_default()
-                    .trim_ascii();
+                let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
                 self.chunked = last.eq_ignore_ascii_case(b"chunked");
                 self.transfer_encoded = self.chunked || !last.eq_ignore_ascii_case(b"identity");
             }
             _ => {}
         }
-        self.x_request_id
-            .offer(&settings.x_request_id, name, || Some(value));
-        self.proxy_client
-            .offer(&settings.http_real_client, name, || Some(value));
-        self.trace_id.offer(&settings.apm_trace_id, name, || {
-            trace_id(name, &unfold(value, settings))
-        });
-        self.span_id.offer(&settings.apm_span_id, name, || {
-            span_id(name, &unfold(value, settings))
-        });
+        self.x_request_id.offer(&settings.x_request_id, name, || Some(value));
+        self.proxy_client.offer(&settings.http_real_client, name, || Some(value));
+        self.trace_id.offer(&settings.apm_trace_id, name, || trace_id(name, &unfold(value, settings)));
+        self.span_id.offer(&settings.apm_span_id, name, || span_id(name, &unfold(value, settings)));
     }
 
     pub fn message(self, settings: &ParserSettings) -> Message {
@@ -137,9 +114,7 @@ impl<'a> Head<'a> {
         let clipped = |value: Option<String>| settings.text(value.unwrap_or_default().as_bytes());
         let mut message = Message {
             version: self.version,
-            length: self
-                .content_length
-                .map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
+            length: self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
             x_request_id: text(self.x_request_id.value.unwrap_or_default()),
             trace_id: clipped(self.trace_id.value),
             span_id: clipped(self.span_id.value),
@@ -158,13 +133,8 @@ impl<'a> Head<'a> {
                     _ => endpoint(&message.request_resource, settings.http_endpoint_segments),
                 };
                 let proxied = self.proxy_client.value.unwrap_or_default();
-                message.http_proxy_client = text(
-                    proxied
-                        .split(|&byte| byte == b',')
-                        .next()
-                        .unwrap_or_default()
-                        .trim_ascii(),
-                );
+                message.http_proxy_client =
+                    text(proxied.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii());
                 for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
                     if !value.is_empty() {
                         message.attributes.push((name.to_owned(), text(value)));
@@ -180,8 +150,7 @@ impl<'a> Head<'a> {
                     _ => Status::Success,
                 };
                 if code >= 400 {
-                    message.response_exception =
-                        reason(code).map_or_else(|| settings.text(phrase), ToOwned::to_owned);
+                    message.response_exception = reason(code).map_or_else(|| settings.text(phrase), ToOwned::to_owned);
                 }
             }
         }
@@ -212,10 +181,7 @@ fn unfold(value: &[u8], settings: &ParserSettings) -> String {
 }
 
 fn decimal(value: &[u8]) -> Option<u64> {
-    let digits = value
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(value.get(..digits)?).ok()?.parse().ok()
 }
 
@@ -235,27 +201,12 @@ fn request_line(line: &[u8], complete: bool) -> Option<(Line<'_>, &'static str)>
     if method.is_empty() || !method.iter().all(|&byte| super::is_token(byte)) {
         return None;
     }
-    let last = rest
-        .iter()
-        .rposition(|&byte| byte == b' ')
-        .map_or(0, |at| at + 1);
+    let last = rest.iter().rposition(|&byte| byte == b' ').map_or(0, |at| at + 1);
     let (target, end) = rest.split_at(last);
     match version(end) {
-        Some(version) => Some((
-            Line::Request {
-                method,
-                target: target.trim_ascii(),
-            },
-            version,
-        )),
+        Some(version) => Some((Line::Request { method, target: target.trim_ascii() }, version)),
         None if complete => None,
-        None => Some((
-            Line::Request {
-                method,
-                target: rest,
-            },
-            "",
-        )),
+        None => Some((Line::Request { method, target: rest }, "")),
     }
 }
 
@@ -268,16 +219,8 @@ fn status_line(line: &[u8]) -> Option<(Line<'_>, &'static str)> {
     if !digits.iter().all(u8::is_ascii_digit) || rest.get(3).is_some_and(|&byte| byte != b' ') {
         return None;
     }
-    let code = u16::try_from(decimal(digits)?)
-        .ok()
-        .filter(|code| *code >= 100)?;
-    Some((
-        Line::Response {
-            code,
-            phrase: rest.get(3..)?.trim_ascii(),
-        },
-        version,
-    ))
+    let code = u16::try_from(decimal(digits)?).ok().filter(|code| *code >= 100)?;
+    Some((Line::Response { code, phrase: rest.get(3..)?.trim_ascii() }, version))
 }
 
 /// The authority of an absolute-form target (RFC 9112 section 3.2.2) and the path with its query.
@@ -287,27 +230,14 @@ fn split_target<'a>(method: &[u8], target: &'a [u8]) -> (Option<&'a [u8]>, &'a [
     }
     let scheme = ["http://", "https://", "ws://", "wss://"]
         .iter()
-        .find(|scheme| {
-            target
-                .get(..scheme.len())
-                .is_some_and(|t| t.eq_ignore_ascii_case(scheme.as_bytes()))
-        });
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme.as_bytes())));
     let Some(rest) = scheme.and_then(|scheme| target.get(scheme.len()..)) else {
         return (None, target);
     };
-    let end = rest
-        .iter()
-        .position(|byte| b"/?#".contains(byte))
-        .unwrap_or(rest.len());
+    let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
     let (authority, resource) = rest.split_at(end);
-    let host = authority
-        .rsplit(|&byte| byte == b'@')
-        .next()
-        .unwrap_or(authority);
-    (
-        Some(host),
-        if resource.is_empty() { b"/" } else { resource },
-    )
+    let host = authority.rsplit(|&byte| byte == b'@').next().unwrap_or(authority);
+    (Some(host), if resource.is_empty() { b"/" } else { resource })
 }
 
 /// Reason phrases of the error codes (IANA HTTP Status Code Registry).

@@ -78,8 +78,7 @@ pub fn fits(code: u8, length: usize) -> bool {
 
 /// The statement behind the query attributes (`attributes`: negotiated; `None`: not known, guessed by their form).
 pub fn query_text(body: &[u8], attributes: Option<bool>) -> &[u8] {
-    let present = attributes
-        .unwrap_or(matches!(body, [0..=250, 1, ..]) && !matches!(body, [b' '..=b'~', ..]));
+    let present = attributes.unwrap_or(matches!(body, [0..=250, 1, ..]) && !matches!(body, [b' '..=b'~', ..]));
     if !present {
         return body;
     }
@@ -95,10 +94,7 @@ fn after_attributes(body: &[u8]) -> Option<&[u8]> {
         reader.u8()?;
         let mut types = Vec::new();
         for _ in 0..count.min(body.len()) {
-            types.push(Type {
-                code: reader.u8()?,
-                unsigned: reader.u8()? & 0x80 != 0,
-            });
+            types.push(Type { code: reader.u8()?, unsigned: reader.u8()? & 0x80 != 0 });
             reader.string()?;
         }
         for (index, kind) in types.iter().enumerate() {
@@ -111,9 +107,7 @@ fn after_attributes(body: &[u8]) -> Option<&[u8]> {
 }
 
 fn is_null(nulls: &[u8], index: usize) -> bool {
-    nulls
-        .get(index / 8)
-        .is_some_and(|byte| byte & (1 << (index % 8)) != 0)
+    nulls.get(index / 8).is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
 /// Bytes of statement text kept a connection; the oldest statements go first.
@@ -138,14 +132,7 @@ impl Statements {
         self.close(id);
         self.bytes += text.len();
         self.order.push_back(id);
-        self.by_id.insert(
-            id,
-            Statement {
-                text,
-                parameters,
-                types: Vec::new(),
-            },
-        );
+        self.by_id.insert(id, Statement { text, parameters, types: Vec::new() });
         while self.bytes > MAX_TEXT || self.by_id.len() > MAX_STATEMENTS {
             let Some(&oldest) = self.order.front() else {
                 break;
@@ -189,10 +176,7 @@ impl Statement {
         if reader.u8()? == 1 {
             let mut types = Vec::with_capacity(count);
             for _ in 0..count {
-                types.push(Type {
-                    code: reader.u8()?,
-                    unsigned: reader.u8()? & 0x80 != 0,
-                });
+                types.push(Type { code: reader.u8()?, unsigned: reader.u8()? & 0x80 != 0 });
                 if named {
                     reader.string()?;
                 }
@@ -200,17 +184,8 @@ impl Statement {
             self.types = types;
         }
         let mut text = String::new();
-        for (index, kind) in self
-            .types
-            .iter()
-            .take(usize::from(self.parameters))
-            .enumerate()
-        {
-            let value = if is_null(nulls, index) {
-                Some("NULL".to_owned())
-            } else {
-                reader.value(*kind)
-            };
+        for (index, kind) in self.types.iter().take(usize::from(self.parameters)).enumerate() {
+            let value = if is_null(nulls, index) { Some("NULL".to_owned()) } else { reader.value(*kind) };
             let Some(value) = value else { break };
             if index > 0 {
                 text.push_str(" , ");

@@ -18,10 +18,7 @@ pub fn greeting(body: &[u8]) -> Option<&'static str> {
     let text = body.get(1..)?;
     let end = memchr::memchr(0, text.get(..96).unwrap_or(text))?;
     let text = text.get(..end)?;
-    let sane = text.first()?.is_ascii_digit()
-        && text
-            .iter()
-            .all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+    let sane = text.first()?.is_ascii_digit() && text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
     sane.then_some(version)
 }
 
@@ -48,42 +45,24 @@ pub fn read(body: &[u8]) -> Option<Login<'_>> {
     let user = reader.until_nul();
     if low & PLUGIN_AUTH_LENENC != 0 {
         let length = reader.length();
-        reader.take(
-            length
-                .and_then(|length| usize::try_from(length).ok())
-                .unwrap_or(0),
-        );
+        reader.take(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
     } else if low & SECURE_CONNECTION != 0 {
         let length = reader.u8().unwrap_or(0);
         reader.take(usize::from(length));
     } else {
         reader.until_nul();
     }
-    let database = if low & CONNECT_WITH_DB != 0 {
-        reader.until_nul()
-    } else {
-        b""
-    };
-    Some(Login {
-        capabilities: low,
-        tls: low & SSL != 0,
-        user,
-        database,
-    })
+    let database = if low & CONNECT_WITH_DB != 0 { reader.until_nul() } else { b"" };
+    Some(Login { capabilities: low, tls: low & SSL != 0, user, database })
 }
 
 /// A login of protocol 4.1: sane capabilities, packet size and the filler of zeros.
 pub fn plausible(body: &[u8]) -> bool {
-    let (Some(capabilities), Some(largest), Some(filler)) =
-        (u32_at(body, 0), u32_at(body, 4), body.get(9..28))
-    else {
+    let (Some(capabilities), Some(largest), Some(filler)) = (u32_at(body, 0), u32_at(body, 4), body.get(9..28)) else {
         return false;
     };
     u64::from(capabilities) & PROTOCOL_41 != 0
         && largest <= 1 << 30
         && filler.iter().all(|&byte| byte == 0)
-        && (body.len() == 32
-            || body
-                .get(32..)
-                .is_some_and(|rest| memchr::memchr(0, rest).is_some()))
+        && (body.len() == 32 || body.get(32..).is_some_and(|rest| memchr::memchr(0, rest).is_some()))
 }

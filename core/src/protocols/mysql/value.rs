@@ -51,9 +51,7 @@ impl<'a> Reader<'a> {
     pub fn length(&mut self) -> Option<u64> {
         match self.u8()? {
             0xfc => self.u16().map(u64::from),
-            0xfd => self
-                .array::<3>()
-                .map(|[a, b, c]| u64::from(u32::from_le_bytes([a, b, c, 0]))),
+            0xfd => self.array::<3>().map(|[a, b, c]| u64::from(u32::from_le_bytes([a, b, c, 0]))),
             0xfe => self.array().map(u64::from_le_bytes),
             0xfb | 0xff => None,
             small => Some(u64::from(small)),
@@ -68,9 +66,7 @@ impl<'a> Reader<'a> {
     /// Up to a NUL, which is taken too, or to the end.
     pub fn until_nul(&mut self) -> &'a [u8] {
         let end = memchr::memchr(0, self.bytes);
-        let text = self
-            .take(end.unwrap_or(self.bytes.len()))
-            .unwrap_or_default();
+        let text = self.take(end.unwrap_or(self.bytes.len())).unwrap_or_default();
         if end.is_some() {
             self.take(1);
         }

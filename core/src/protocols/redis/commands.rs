@@ -51,13 +51,9 @@ pub fn known(word: &[u8]) -> bool {
     }
     let module = memchr::memchr(b'.', word).is_some_and(|dot| dot >= 2 && dot + 1 < word.len());
     if module {
-        return word
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(byte));
+        return word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(byte));
     }
-    COMMANDS
-        .split_ascii_whitespace()
-        .any(|command| command.as_bytes().eq_ignore_ascii_case(word))
+    COMMANDS.split_ascii_whitespace().any(|command| command.as_bytes().eq_ignore_ascii_case(word))
 }
 
 /// Is it a line that only a Redis server writes?

@@ -102,52 +102,34 @@ pub fn command(words: &[&[u8]], max: usize) -> String {
     let Some((command, arguments)) = words.split_first() else {
         return String::new();
     };
-    let is = |word: Option<&&[u8]>, known: &str| {
-        word.is_some_and(|w| w.eq_ignore_ascii_case(known.as_bytes()))
-    };
-    let rule = RULES
-        .iter()
-        .find(|(name, _)| is(Some(command), name))
-        .map_or(&Values::None, |(_, values)| values);
+    let is = |word: Option<&&[u8]>, known: &str| word.is_some_and(|w| w.eq_ignore_ascii_case(known.as_bytes()));
+    let rule = RULES.iter().find(|(name, _)| is(Some(command), name)).map_or(&Values::None, |(_, values)| values);
     let every = |first: usize, step: usize| -> Vec<bool> {
-        (0..arguments.len())
-            .map(|at| at >= first && (at - first).is_multiple_of(step))
-            .collect()
+        (0..arguments.len()).map(|at| at >= first && (at - first).is_multiple_of(step)).collect()
     };
     let masked: Vec<bool> = match *rule {
         Values::None => return join(words.iter().copied(), max),
         Values::All => return up_to(words, 1, max),
         Values::From(first) => return up_to(words, first + 1, max),
         Values::Script => {
-            let keys = arguments
-                .get(1)
-                .and_then(|keys| std::str::from_utf8(keys).ok()?.parse::<usize>().ok());
+            let keys = arguments.get(1).and_then(|keys| std::str::from_utf8(keys).ok()?.parse::<usize>().ok());
             return up_to(words, keys.unwrap_or(0).saturating_add(3), max);
         }
         Values::At(index) => (0..arguments.len()).map(|at| at == index).collect(),
         Values::Every { first, step } => every(first, step),
         Values::Config if is(arguments.first(), "SET") => every(2, 2),
         Values::Config => return join(words.iter().copied(), max),
-        Values::BitField => (0..arguments.len())
-            .map(|at| at >= 4 && is(arguments.get(at - 3), "SET"))
-            .collect(),
+        Values::BitField => (0..arguments.len()).map(|at| at >= 4 && is(arguments.get(at - 3), "SET")).collect(),
         Values::SortedSet => {
             let options = arguments
                 .iter()
                 .skip(1)
-                .take_while(|word| {
-                    ["NX", "XX", "GT", "LT", "CH", "INCR"]
-                        .iter()
-                        .any(|known| is(Some(word), known))
-                })
+                .take_while(|word| ["NX", "XX", "GT", "LT", "CH", "INCR"].iter().any(|known| is(Some(word), known)))
                 .count();
             every(options + 2, 2)
         }
     };
-    let shown = arguments
-        .iter()
-        .zip(masked)
-        .map(|(word, masked)| if masked { MASK } else { word });
+    let shown = arguments.iter().zip(masked).map(|(word, masked)| if masked { MASK } else { word });
     join(std::iter::once(*command).chain(shown), max)
 }
 
