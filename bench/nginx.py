@@ -72,7 +72,8 @@ def nginx(directory: Path, port: int) -> Iterator[None]:
     config.write_text(
         f"worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log;\n"
         "events { worker_connections 512; }\n"
-        f"http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;"
+        f"http {{ access_log off; keepalive_requests 1000000;"
+        f" client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;"
         f" fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n"
         f" server {{ listen 127.0.0.1:{port}; location / {{ return 200 'a short answer\\n'; }} }} }}\n"
     )
@@ -118,8 +119,8 @@ def kernel_part(example: Path) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def agent(directory: Path, sink: int) -> Iterator[subprocess.Popen[bytes]]:
     """The whole agent."""
-    state = directory / "agent"
-    command = [sys.executable, "-m", "deepflow.cli", "agent", "--server", f"http://127.0.0.1:{sink}", "--state-dir", str(state)]
+    command = [sys.executable, "-m", "deepflow.cli", "agent", "--server", f"http://127.0.0.1:{sink}"]
+    command += ["--state-dir", str(directory / "agent")]
     with subprocess.Popen(command, cwd=ROOT, stderr=(directory / "agent.log").open("wb")) as process:
         time.sleep(3.0)
         if process.poll() is not None:
@@ -171,12 +172,13 @@ def measure(rounds: int, seconds: int) -> dict[str, object]:
         mode: statistics.median(1 - on / off for on, off in zip(rates[mode], rates["off"], strict=True)) * 100
         for mode in ("kernel", "agent")
     }
+    memory = {"at_rest": rest, "under_load": load}
     return {
         "requests_per_second": {mode: round(statistics.median(values)) for mode, values in rates.items()},
         "rounds": {mode: [round(value) for value in values] for mode, values in rates.items()},
         "loss_percent": {mode: round(value, 1) for mode, value in loss.items()},
         "agent_cpu_seconds_per_10k_requests": round(statistics.median(cpu), 3),
-        "agent_memory_mib": {"at_rest": round(statistics.median(rest), 1), "under_load": round(statistics.median(load), 1)},
+        "agent_memory_mib": {when: round(statistics.median(values), 1) for when, values in memory.items()},
     }
 
 

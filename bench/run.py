@@ -24,7 +24,8 @@ RESULTS = ROOT / "bench" / "results"
 
 def rust(name: str) -> list[str]:
     """Command of an example of the core."""
-    return ["cargo", "run", "--quiet", "--release", "--no-default-features", "--manifest-path", "core/Cargo.toml", "--example", name]
+    flags = ["--quiet", "--release", "--no-default-features", "--manifest-path", "core/Cargo.toml"]
+    return ["cargo", "run", *flags, "--example", name]
 
 
 def python(name: str) -> list[str]:
@@ -71,7 +72,8 @@ def main(names: list[str]) -> int:
         for path, leaf in flat(result):
             print(f"  {path:<48} {leaf}")
         machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()}
-        document = {"what": title, "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine, "result": result}
+        taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        document = {"what": title, "taken": taken, "machine": machine, "result": result}
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     return 1 if failed else 0
 

@@ -27,7 +27,7 @@ class Agent:
         """
 
     def process_changes(self) -> str:
-        """JSON list of the kernel's exec, fork and exit events since the last call, each with `kind`, `pid`, `time_us`."""
+        """JSON list of the kernel's exec, fork and exit events since the last call: `kind`, `pid`, `time_us` …"""
 
     def active_processes(self) -> str:
         """JSON ``[{"pid", "comm", "time_us"}]``: processes that used a socket since the last call."""
@@ -36,7 +36,10 @@ class Agent:
         """Tell which sockets listen: JSON ``[{"netns", "ip", "port", "pid"}]``."""
 
     def sockets(self, table: str) -> None:
-        """Tell which connections exist: JSON ``[{"netns", "local", "local_port", "remote", "remote_port", "pid", "comm"}]``."""
+        """Tell which connections exist.
+
+        JSON ``[{"netns", "local", "local_port", "remote", "remote_port", "pid", "comm"}]``.
+        """
 
     def set_agent_id(self, agent_id: int) -> None:
         """The id (0…1023) that goes into the row ids from now on."""
@@ -51,7 +54,7 @@ class Agent:
         """Detach everything."""
 
 def probe() -> str:
-    """JSON list ``[{"what", "works", "detail", "lost"}]`` of what this kernel and these privileges allow, found by loading."""
+    """What this kernel and these privileges allow, found by loading: JSON ``[{"what", "works", "detail", "lost"}]``."""
 
 def replay(path: str, config: str) -> list[tuple[str, int, bytes]]:
     """Run a capture file through the engine, as `Agent.drain` returns it.
@@ -67,7 +70,9 @@ def tables() -> list[str]:
     """Tables that `replay` and `drain` can give."""
 
 def system_batch(time_s: int, agent_id: int, rows: str) -> bytes:
-    """Rows of `deepflow_system` as an Arrow IPC stream, from JSON ``[{"virtual_table_name", "tags": {}, "metrics": {}}]``.
+    """Rows of `deepflow_system` as an Arrow IPC stream.
+
+    `rows` is JSON ``[{"virtual_table_name", "tags": {}, "metrics": {}}]``.
 
     Raises:
         ValueError: one sentence.

@@ -1,6 +1,6 @@
 """Write the generated pages of docs/, or with --check say which of them are out of date.
 
-    python docs/generate.py [--check]
+python docs/generate.py [--check]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,16 @@ def command_line() -> str:
     group = typer.main.get_command(app)
     parts = ["# Command line\n", _NOTE]
     for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
-        parts.append(f"\n## deepflow {name}\n\n{inspect.cleandoc(command.help or '')}\n\n| argument or option | default | meaning |\n|---|---|---|\n")
+        parts.append(
+            f"\n## deepflow {name}\n\n{inspect.cleandoc(command.help or '')}\n\n| argument or option | default | meaning |\n|---|---|---|\n"
+        )
         for parameter in command.params:
             is_argument = parameter.param_type_name == "argument"
             label = (parameter.metavar or parameter.name.upper()) if is_argument else ", ".join(parameter.opts)
             default = "" if parameter.default is None or parameter.required else _default(parameter.default)
-            choices = getattr(parameter.type, "choices", None)
             text = parameter.help or ""
-            if choices:
-                text += f" One of {', '.join(str(getattr(c, 'value', c)) for c in choices)}."
+            if isinstance(parameter.default, Enum):
+                text += f" One of {', '.join(choice.value for choice in type(parameter.default))}."
             parts.append(f"| `{label}` | {f'`{default}`' if default else ''} | {_cell(text)} |\n")
     return "".join(parts)
 
@@ -78,14 +80,13 @@ def protocols() -> str:
         over = ", ".join(names[number] for number in protocol["transports"])
         pairs = "in order" if protocol["pairing"] == "Fifo" else "by id"
         parts.append(f"| {protocol['id']} | {protocol['name']} | {over} | {pairs} | {protocol['timeout_s']} s |\n")
-    for protocol in registry:
-        parts.append(f"\n## {protocol['name']}\n\n{protocol['doc'].strip()}\n")
+    parts += [f"\n## {protocol['name']}\n\n{protocol['doc'].strip()}\n" for protocol in registry]
     return "".join(parts)
 
 
 def http_api() -> str:
     """Every route of the server, out of the application and the docstrings of its handlers."""
-    from deepflow.api import routes
+    from deepflow.api.app import routes
 
     parts = [
         "# HTTP API\n",
@@ -93,10 +94,13 @@ def http_api() -> str:
         "\nOne port, 127.0.0.1:20416 unless told otherwise. Errors are 4xx or 5xx with one sentence in `error` (or `DESCRIPTION` where DeepFlow has it). "
         "With `--token-file`, every request but `/v1/health` needs `Authorization: Bearer TOKEN`.\n",
     ]
-    for route in routes():
+    found = routes()
+    for route in found:
+        if not route.path or any(other.path == f"{route.path}/" for other in found):
+            continue
         methods = ", ".join(sorted(set(getattr(route, "methods", None) or ()) - {"HEAD"}))
         text = inspect.getdoc(getattr(route, "endpoint", None)) or ""
-        parts.append(f"\n## {f'{methods} ' if methods else ''}`{route.path}`\n\n{text}\n")
+        parts += [f"\n## {f'{methods} ' if methods else ''}`{route.path}`\n", f"\n{text}\n"]
     return "".join(parts)
 
 

@@ -44,6 +44,7 @@ class Collector:
         self._core = _core.Agent(settings.core_config([os.getpid(), *self._local_server()], self._identity.agent_id))
         self._hooks: list[dict[str, str]] = []
         self._registered = False
+        self._retries = 0
         self._last_counters: dict[str, dict[str, float]] = {}
         self._outbox: Outbox | None = None
 
@@ -94,7 +95,7 @@ class Collector:
         next_processes, next_sockets, next_report = now, now + proc.socket_info_sync_interval, now + report_s
         while not self._stop.wait(_DRAIN_INTERVAL_S):
             now = time.monotonic()
-            if not self._registered:
+            if not self._registered or self._refused_lately():
                 self._register()
             if now >= next_processes:
                 self._processes.refresh()
@@ -115,7 +116,8 @@ class Collector:
         self._processes.applied(json.loads(self._core.process_changes()))
         changed = self._processes.changed()
         if changed:
-            body = json.dumps({"agent_id": self._identity.agent_id, "processes": changed}).encode()
+            # Whose they are says the header at the time of sending: the id may come, or change, while this waits.
+            body = json.dumps({"processes": changed}).encode()
             self._outbox.put(Entry("/v1/agent/processes", new_batch_id(), 0, "application/json", body))
         for table, rows, data in batches:
             self._outbox.put(Entry(f"/v1/ingest/{table}", new_batch_id(), rows, _ARROW, data))
@@ -142,6 +144,12 @@ class Collector:
             self._identity = self._identity.with_agent_id(agent_id, self._settings.state_dir)
             self._core.set_agent_id(agent_id)
         self._processes.repeat()
+
+    def _refused_lately(self) -> bool:
+        """The server did not take an entry since the last look: it may be one that does not know this agent."""
+        assert self._outbox is not None
+        retries, self._retries = self._retries, self._outbox.counters()["retries"]
+        return self._retries > retries
 
     def _seed(self) -> None:
         listeners, established = scan(self._proc)

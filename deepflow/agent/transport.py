@@ -27,7 +27,8 @@ class Transport:
         Raises:
             Unavailable: the server does not answer, or answers an error.
         """
-        answer = self._post("/v1/agent/register", json=identity)
+        # Short: capture goes on meanwhile, and nothing is drained while this waits.
+        answer = self._post("/v1/agent/register", json=identity, timeout=2.0)
         self.agent_id = int(answer.json()["agent_id"])
         return self.agent_id
 

@@ -41,12 +41,12 @@ class _Process(BaseModel):
 
 
 class _Processes(BaseModel):
-    agent_id: int = 0
     processes: Annotated[list[_Process], Field(max_length=100_000)]
 
 
 async def register(request: Request) -> JSONResponse:
-    """POST /v1/agent/register."""
+    """Give an agent its id: JSON {"name", "machine_id", "boot_id", "kernel", "version", "ip"} → {"agent_id": n};
+    the same machine_id gets the same id."""
     state = state_of(request)
     body = await read_body(request, _MAX_IDENTITY_BYTES)
     try:
@@ -58,14 +58,15 @@ async def register(request: Request) -> JSONResponse:
 
 
 async def processes(request: Request) -> JSONResponse:
-    """POST /v1/agent/processes. An agent that queued it before it had an id sends the id in X-DeepFlow-Agent."""
+    """Take in processes that an agent saw: JSON {"processes": [{"pid", "start_time_us", "end_time_us" or null, "name",
+    "process_name", "cmdline", "user", "container_id", "ppid"}]}; whose they are says the header X-DeepFlow-Agent."""
     state = state_of(request)
     body = await read_body(request, _MAX_PROCESSES_BYTES)
     try:
         sent = await state.write(_Processes.model_validate_json, body)
     except ValidationError as error:
         raise _wrong(error) from None
-    agent_id = sent.agent_id or agent_of(request)
+    agent_id = agent_of(request)
     if not state.resources.is_agent(agent_id):
         raise RequestError(f"Agent {agent_id} is unknown to this server; it must register first.", 503)
     listed = [Process(**{**process.model_dump(), "cmdline": process.cmdline[:4096]}) for process in sent.processes]

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from deepflow import __version__
 from deepflow.api import agents, ingest, query, trace, web
@@ -22,18 +22,23 @@ from deepflow.store import StoreError
 log = logging.getLogger(__name__)
 
 
+def routes() -> list[BaseRoute]:
+    """Every route of the server, in the order in which they are matched."""
+    return [
+        Route("/v1/health", health),
+        *agents.routes,
+        *ingest.routes,
+        *query.routes,
+        *trace.routes,
+        *web.routes,
+        *page_routes(),
+    ]
+
+
 def create_app(state: State) -> Starlette:
     """The application over an open server."""
     app = Starlette(
-        routes=[
-            Route("/v1/health", health),
-            *agents.routes,
-            *ingest.routes,
-            *query.routes,
-            *trace.routes,
-            *web.routes,
-            *page_routes(),
-        ],
+        routes=routes(),
         middleware=[Middleware(BearerToken, token=state.token)] if state.token else [],
         exception_handlers={
             RequestError: _request_error,
@@ -51,7 +56,7 @@ def create_app(state: State) -> Starlette:
 
 
 async def health(_request: Request) -> JSONResponse:
-    """GET /v1/health."""
+    """The server is up: {"status": "ok", "version"}."""
     return JSONResponse({"status": "ok", "version": __version__})
 
 

@@ -17,7 +17,12 @@ _ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
 
 
 async def ingest(request: Request) -> JSONResponse:
-    """200 {"rows": n} after the store has the batch, 400 when it is wrong, 503 when it must be repeated."""
+    """Store one batch: an Arrow IPC stream with the columns of the table that `from: core` or `from: wire` names.
+
+    Headers: `X-DeepFlow-Agent` (the id from registration), `X-DeepFlow-Batch` (16 hexadecimal digits, unique for ever),
+    `X-DeepFlow-Attempt` (1, 2, …). Answers 200 {"rows": n} after the store has the batch, 400 when it is wrong and must
+    not be repeated, 503 when it must be repeated later. A repeated batch is stored once.
+    """
     state = state_of(request)
     agent_id = agent_of(request)
     batch = request.headers.get("x-deepflow-batch", "")

@@ -13,7 +13,11 @@ _MAX_BODY_BYTES = 1 << 20
 
 
 async def query(request: Request) -> JSONResponse:
-    """Form or JSON with db, sql and data_precision; the answer in DeepFlow's shape."""
+    """Run a query of the DeepFlow dialect (docs/query.md): form or JSON with `db`, `sql` and optionally `data_precision`.
+
+    Answers {"OPT_STATUS": "SUCCESS", "DESCRIPTION": "", "result": {"columns", "values", "schemas"}}; a wrong query gets
+    400 {"OPT_STATUS": "INVALID_PARAMETERS", "DESCRIPTION": sentence}.
+    """
     state = state_of(request)
     try:
         asked = await read_object(request, _MAX_BODY_BYTES)

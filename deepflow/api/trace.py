@@ -16,7 +16,11 @@ _MAX_BODY_BYTES = 1 << 16
 
 
 async def l7_flow_tracing(request: Request) -> JSONResponse:
-    """JSON with `_id` or trace_id, TIME_START and TIME_END in s; the answer in DeepFlow's shape."""
+    """Assemble one trace: JSON with `_id` (a row of the request log) or `trace_id`, and TIME_START and TIME_END in s.
+
+    Answers {"OPT_STATUS", "DESCRIPTION", "DATA": {"tracing": [span], "services": [...]}}; the fields of a span are
+    listed in docs/architecture.md, section 5.
+    """
     state = state_of(request)
     try:
         asked = await read_object(request, _MAX_BODY_BYTES)

@@ -115,8 +115,9 @@ def _print_table(columns: list[str], rows: list[list[Any]]) -> None:
         # Text objects: values come from the network and must not be read as markup.
         sheet.add_row(*(Text("" if value is None else str(value)) for value in row))
     console = Console()
-    # A pipe has no width: nothing is cut off there.
-    console.print(sheet, width=None if console.is_terminal else 10_000, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:  # a pipe has no width: nothing is cut off there
+        console = Console(width=10_000)
+    console.print(sheet)
 
 
 def _duration(us: float | None) -> str:

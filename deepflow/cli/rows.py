@@ -58,4 +58,5 @@ def _print_table(batches: list[pa.RecordBatch]) -> None:
             sheet = Table(*names, box=None, pad_edge=False)
         for row in rows:
             sheet.add_row(*(str(value) for value in row.values()))
-    Console().print(sheet)
+    console = Console()
+    (console if console.is_terminal else Console(width=10_000)).print(sheet)

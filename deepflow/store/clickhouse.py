@@ -6,7 +6,7 @@ import queue
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -106,11 +106,19 @@ class ChStore:
         try:
             yield client
         except ClickHouseError as error:
+            self._absorb(client)
             raise _store_error(error) from error
         except (OSError, RuntimeError) as error:
+            self._absorb(client)
             raise StoreError(f"The store at {self.url} failed: {_one_line(str(error))}.") from error
         finally:
             self._free.put(client)
+
+    def _absorb(self, client: Client) -> None:
+        """A query that fails inside chDB leaves the bytes it had written in front of the connection's next answer."""
+        if self._address.path is not None:
+            with suppress(ClickHouseError, OSError, RuntimeError, ValueError):
+                client.command("SELECT 1")
 
     def _take(self) -> Client:
         try:

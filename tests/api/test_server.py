@@ -206,7 +206,7 @@ def test_what_the_page_asks(deepflow_server: Start) -> None:
             {"pid": pid, "start_time_us": NOW * 1_000_000, "end_time_us": None, "name": name}
             for pid, name in ((1, "nginx"), (2, "api"))
         ]
-        sent = http.post("/v1/agent/processes", json={"agent_id": agent, "processes": processes})
+        sent = http.post("/v1/agent/processes", json={"processes": processes}, headers={"X-DeepFlow-Agent": str(agent)})
         assert sent.status_code == 200, sent.text
         # Ten calls, each seen at both ends; two of them failed.
         ids = [(NOW << 32) + number for number in range(20)]
@@ -261,7 +261,13 @@ def test_what_the_page_asks(deepflow_server: Start) -> None:
     [
         ("POST", "/v1/agent/register", {"content": b"{"}, 400, "JSON"),
         ("POST", "/v1/agent/register", {"json": {"name": "x"}}, 400, "machine_id"),
-        ("POST", "/v1/agent/processes", {"json": {"agent_id": 9, "processes": []}}, 503, "must register"),
+        (
+            "POST",
+            "/v1/agent/processes",
+            {"json": {"processes": []}, "headers": {"X-DeepFlow-Agent": "9"}},
+            503,
+            "must register",
+        ),
         ("POST", "/v1/ingest/l7_flow_log", {"content": b""}, 400, "X-DeepFlow-Agent"),
         (
             "POST",

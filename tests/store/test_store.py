@@ -185,3 +185,10 @@ def test_ddl_names_every_stored_column() -> None:
         for precision in table.precisions:
             text = ddl(table, precision)
             assert all(f"`{column.name}` {column.type}" in text for column in table.stored_columns())
+
+
+def test_failed_query_leaves_nothing_in_the_next_answer(store: Store) -> None:
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            store.query("SELECT number, throwIf(number = 500000) FROM numbers(1000000) SETTINGS max_block_size = 1000")
+        assert store.query("SELECT 1 AS a").to_pylist() == [{"a": 1}]
