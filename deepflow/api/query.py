@@ -13,7 +13,7 @@ _MAX_BODY_BYTES = 1 << 20
 
 
 async def query(request: Request) -> JSONResponse:
-    """Run a query of the DeepFlow dialect (docs/query.md): form or JSON with `db`, `sql` and optionally `data_precision`.
+    """Run a query of the DeepFlow dialect (docs/query.md): form or JSON with `db`, `sql`, `data_precision` (optional).
 
     Answers {"OPT_STATUS": "SUCCESS", "DESCRIPTION": "", "result": {"columns", "values", "schemas"}}; a wrong query gets
     400 {"OPT_STATUS": "INVALID_PARAMETERS", "DESCRIPTION": sentence}.

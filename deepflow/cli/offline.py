@@ -49,9 +49,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     from deepflow import _core
 
     lines = json.loads(_core.probe())
-    can_run = any(line["works"] for line in lines if line["what"].startswith("socket data"))
+    # In the order in which the agent tries them.
+    sources = [line for line in lines if line["what"].startswith("sockets by")]
+    chosen = next((line for line in sources if line["works"]), None)
+    can_run = chosen is not None
     if as_json:
-        typer.echo(json.dumps({"can_run": can_run, "checks": lines}, indent=2))
+        typer.echo(json.dumps({"can_run": can_run, "chosen": chosen and chosen["what"], "checks": lines}, indent=2))
     else:
         from rich.console import Console
         from rich.table import Table
@@ -62,11 +65,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             sheet.add_row(mark, line["what"], line["detail"], "" if line["works"] else line["lost"])
         console = Console()
         console.print(sheet)
-        console.print(
-            "The agent can run here."
-            if can_run
-            else "[red]The agent cannot run here:[/] no socket hook loads; run it as root on a kernel with BTF."
-        )
+        if chosen:
+            console.print(f"The agent can run here; it reads {chosen['what']}: {chosen['detail']}.")
+        else:
+            console.print("The agent cannot run here: no socket hook loads; run it as root on a kernel with BTF.")
     if not can_run:
         raise typer.Exit(1)
 

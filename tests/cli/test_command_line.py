@@ -132,7 +132,11 @@ def test_doctor_as_root() -> None:
         pytest.skip("needs root")
     done = deepflow("doctor", "--json")
     report = json.loads(done.stdout)
+    attach = "from deepflow import _core; _core.Agent('{}').start()"
+    attached = subprocess.run([sys.executable, "-c", attach], cwd=ROOT, capture_output=True, check=False, timeout=60)
+    assert report["can_run"] == (attached.returncode == 0), attached.stderr
     assert (done.returncode == 0) == report["can_run"]
+    assert (report["chosen"] is not None) == report["can_run"]
     assert {"what", "works", "detail", "lost"} <= set(report["checks"][0])
     assert "The agent can" in deepflow("doctor").stdout
 
