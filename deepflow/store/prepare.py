@@ -42,9 +42,15 @@ def stored_columns(store: Store, database: str, table: str) -> dict[str, str]:
 
 def trace_key_select(schema: Schema, source: str = TRACE_KEY_SOURCE, where: str = "1") -> str:
     """SELECT that derives the rows of trace_key from those of l7_flow_log, columns in the order of the table."""
-    columns = [column.name for column in schema.tables[TRACE_KEY].stored_columns() if column.name != "key"]
-    listed = ", ".join(map(quoted, columns))
-    return f"SELECT arrayJoin({keys_of_row()}) AS `key`, {listed} FROM {quoted(*source.split('.', 1))} WHERE {where}"
+    derived = {
+        "key": "arrayJoin(all_keys) AS `key`",
+        "other_keys": "arrayFilter(k -> k != `key`, all_keys) AS `other_keys`",
+    }
+    columns = [derived.get(column.name, quoted(column.name)) for column in schema.tables[TRACE_KEY].stored_columns()]
+    return (
+        f"WITH {keys_of_row()} AS all_keys SELECT {', '.join(columns)} "
+        f"FROM {quoted(*source.split('.', 1))} WHERE {where}"
+    )
 
 
 def _add_columns(store: Store, table: Table, precision: str) -> None:

@@ -55,7 +55,7 @@ def trace_id(value: str) -> str:
 
 
 def keys_of_row(prefix: str = "") -> str:
-    """All keys of one row as SQL of type Array(UInt64), each once; works on rows of `l7_flow_log` and of `trace_key`.
+    """All keys of one row as SQL of type Array(UInt64), each once; works on rows of `l7_flow_log`.
 
     Args:
         prefix: table alias with its dot, for example `l.`.

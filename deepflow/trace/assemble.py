@@ -81,7 +81,7 @@ def _tree(root: Row, edges: dict[int, Edge], tolerance: Tolerance, truncated: bo
 
 
 def _name_services(spans: list[Span]) -> None:
-    """The last packet sighting of a call that no process saw stands for the server; other sightings are on the way only."""
+    """The last packet sighting of a call that no process saw stands for the server; others are on the way only."""
     for span in spans:
         same_call = [child for child in span.children if child.cause is not None and child.cause.rule == "network"]
         is_last = not same_call

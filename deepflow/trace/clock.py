@@ -9,10 +9,12 @@ from deepflow.trace.relate import Edge
 
 
 def clock_corrections(root_agent: int, edges: Iterable[Edge]) -> dict[int, int]:
-    """Agent id → µs to add to its times so that spans lie inside their parents; 0 for the root's agent and where nothing is wrong.
+    """Agent id → µs to add to its times so that spans lie inside their parents; 0 for the root's agent and where
+    nothing is wrong.
 
-    Each edge between two agents allows a range of corrections; of the range that all edges of the pair allow, the smallest
-    correction is taken. A child longer than its parent says nothing. Rows without answer have no known end and say nothing.
+    Each edge between two agents allows a range of corrections; of the range that all edges of the pair allow, the
+    smallest correction is taken. A child longer than its parent says nothing. Rows without answer have no known end and
+    say nothing.
     """
     ranges: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for edge in edges:

@@ -1,4 +1,7 @@
-"""The sightings of one call along its way: same TCP sequence numbers, ordered from client process to server process."""
+"""The sightings of one call along its way, ordered from client process to server process.
+
+Over TCP they share sequence numbers; over UDP both ends and the request id that the protocol itself gives.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deepflow.trace.row import PACKET, Row
+from deepflow.trace.row import PACKET, Row, Side
 
+UDP = 17
+#: What a server socket that is bound to every address says of its own.
+UNSPECIFIED = frozenset(("", "0.0.0.0", "::"))
 #: Longest text that two sightings of one call are compared by; captures cut longer ones at different places.
 COMPARED_TEXT = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far clocks and hooks may disagree, µs. Names and defaults follow DeepFlow's tracing parameters where it has them."""
+    """How far clocks and hooks may disagree, µs. Names and defaults are DeepFlow's where it has them."""
 
     network_delay_us: int = 50_000
     #: Added when two agents with their own clocks saw the rows.
@@ -86,7 +92,7 @@ def _differ(one: str, other: str) -> bool:
 
 
 def same_connection(one: Row, other: Row) -> int:
-    """How well the addresses agree: 3 all equal, 2 ports equal, 1 one end rewritten as NAT does, 0 not one connection."""
+    """How well both ends agree: 3 all equal, 2 ports equal, 1 one end rewritten as NAT does, 0 not one connection."""
     client_port, server_port = one.client_port == other.client_port, one.server_port == other.server_port
     client_ip, server_ip = one.client.ip == other.client.ip, one.server.ip == other.server.ip
     if client_port and server_port:
@@ -96,12 +102,29 @@ def same_connection(one: Row, other: Row) -> int:
     return 0
 
 
+def same_exchange(one: Row, other: Row) -> int:
+    """How well two rows agree to be one UDP exchange: 3 ports, addresses and request id are equal, 2 so is what is
+    known of them, 0 they are not."""
+    if one.protocol != UDP or other.protocol != UDP or one.request_id is None or one.request_id != other.request_id:
+        return 0
+    if (one.client_port, one.server_port) != (other.client_port, other.server_port):
+        return 0
+    return min(_same_address(one.client, other.client), _same_address(one.server, other.server))
+
+
+def _same_address(one: Side, other: Side) -> int:
+    if one.ip == other.ip:
+        return 3
+    return 2 if one.ip in UNSPECIFIED or other.ip in UNSPECIFIED else 0
+
+
 def evidence(outer: Row, inner: Row, tolerance: Tolerance) -> tuple[int, int, int] | None:
     """Strength (larger is stronger) of the claim that both rows are sightings of one call, None when they are not."""
-    equal = sequences_agree(outer, inner)
+    exchange = same_exchange(outer, inner)
+    equal = 1 if exchange else sequences_agree(outer, inner)
     if not equal or conflict(outer, inner):
         return None
-    connection = same_connection(outer, inner)
+    connection = exchange or same_connection(outer, inner)
     if connection == 0 or (connection == 1 and equal < 2):
         return None
     if not covers(outer, inner, tolerance.between(outer, inner, sure=equal == 2), tolerance.unanswered_us):
@@ -137,7 +160,7 @@ def calls(rows: Sequence[Row], tolerance: Tolerance) -> list[Call]:
 
 
 def _same_sequence(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that share a sequence number, directly or through others."""
+    """Rows that share a sequence number or the id of a UDP request, directly or through others."""
     leader = list(range(len(rows)))
 
     def find(at: int) -> int:
@@ -146,15 +169,23 @@ def _same_sequence(rows: Sequence[Row]) -> list[list[Row]]:
             at = leader[at]
         return at
 
-    seen: dict[tuple[str, int], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
     for at, row in enumerate(rows):
-        for key in (("request", row.req_tcp_seq), ("response", row.resp_tcp_seq)):
-            if key[1]:
-                leader[find(at)] = find(seen.setdefault(key, at))
+        for key in _numbers(row):
+            leader[find(at)] = find(seen.setdefault(key, at))
     groups: dict[int, list[Row]] = defaultdict(list)
     for at, row in enumerate(rows):
         groups[find(at)].append(row)
     return list(groups.values())
+
+
+def _numbers(row: Row) -> Iterable[tuple[object, ...]]:
+    if row.req_tcp_seq:
+        yield "request", row.req_tcp_seq
+    if row.resp_tcp_seq:
+        yield "response", row.resp_tcp_seq
+    if row.protocol == UDP and row.request_id is not None:
+        yield "exchange", row.request_id, row.client_port, row.server_port
 
 
 def _calls_of(group: list[Row], tolerance: Tolerance) -> list[Call]:
@@ -180,7 +211,10 @@ def _calls_of(group: list[Row], tolerance: Tolerance) -> list[Call]:
 
 
 def _pairs(clients: list[Row], servers: list[Row], tolerance: Tolerance) -> dict[int, Row]:
-    """Client row id → the server row of the same call. One to one; equals on one connection pair in their order, or not at all."""
+    """Client row id → the server row of the same call, one to one.
+
+    Rows that are equally good for one another pair in the order of time, and only when no end is missing.
+    """
     strength: dict[tuple[int, int], tuple[int, int, int]] = {}
     for client in clients:
         for server in servers:
@@ -196,12 +230,13 @@ def _pairs(clients: list[Row], servers: list[Row], tolerance: Tolerance) -> dict
                 partners[client_id].add(server_id)
         free = {row.id for row in servers} - {row.id for row in pairs.values()}
         for ours, theirs in _equivalent(partners, free):
-            if len(ours) != len(theirs):
+            order = [sorted((by_id[i] for i in side), key=lambda r: (r.start_us, r.id)) for side in (ours, theirs)]
+            in_order = list(zip(*order, strict=False))
+            if len(ours) != len(theirs) or any(strength.get((c.id, s.id)) != level for c, s in in_order):
                 # One of them was not seen: which one belongs to which cannot be known, nor at a weaker level.
                 strength = {pair: v for pair, v in strength.items() if pair[0] not in ours and pair[1] not in theirs}
                 continue
-            order = [sorted((by_id[i] for i in side), key=lambda r: (r.start_us, r.id)) for side in (ours, theirs)]
-            pairs |= {client.id: server for client, server in zip(*order, strict=True)}
+            pairs |= {client.id: server for client, server in in_order}
     return pairs
 
 

@@ -2,7 +2,7 @@
 
 In this order, each only where the ones before did not decide:
 
-1. `network`: sightings of one call share TCP sequence numbers (`network.py`);
+1. `network`: sightings of one call share TCP sequence numbers, or the id of a UDP request (`network.py`);
 2. `app`: OTel spans name their parent span;
 3. `syscall`: a server process and what it called share a causal context;
 4. `x_request_id`: request and response headers carry the same X-Request-ID;
@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deepflow.trace.network import Call, Tolerance, calls, covers, sequences_agree
+from deepflow.trace.network import Call, Tolerance, calls, covers, same_exchange, sequences_agree
 from deepflow.trace.row import Row
 
 
@@ -69,6 +69,8 @@ def relate(rows: Sequence[Row], tolerance: Tolerance | None = None) -> list[Edge
 
 
 def _network_reason(parent: Row, child: Row) -> str:
+    if same_exchange(parent, child):
+        return f"network: same UDP exchange, request id {parent.request_id}"
     if parent.req_tcp_seq and parent.req_tcp_seq == child.req_tcp_seq:
         reason = f"network: same TCP request sequence {parent.req_tcp_seq}"
         both = sequences_agree(parent, child) == 2
@@ -88,7 +90,7 @@ def same_process(server: Row, client: Row) -> bool:
     return server.agent_id == client.agent_id and ours != 0 and ours == theirs
 
 
-# --- causal context -------------------------------------------------------------------------------------------------------
+# --- causal context ----------------------------------------------------------------------------
 
 
 def _join_contexts(forest: Forest, found: Sequence[Call], tolerance: Tolerance) -> None:
@@ -103,6 +105,8 @@ def _join_contexts(forest: Forest, found: Sequence[Call], tolerance: Tolerance) 
         causes = [
             server for server in servers.get((client.agent_id, client.context), ()) if caused(server, client, tolerance)
         ]
+        # A response that came too late for its request is the same arrival, told twice.
+        causes = [server for server in causes if server.has_request] or causes
         # An id names one arrival. Should two claim it, neither is believed.
         if len(causes) == 1:
             reason = f"syscall: same causal context {client.context} in process {process_name(causes[0])}"
@@ -110,9 +114,10 @@ def _join_contexts(forest: Forest, found: Sequence[Call], tolerance: Tolerance) 
 
 
 def caused(server: Row, client: Row, tolerance: Tolerance) -> bool:
-    """Whether the request that `server` took in caused the request that `client` sent: one context, one process, begun meanwhile.
+    """Whether the request that `server` took in caused the one that `client` sent: one context, one process, meanwhile.
 
-    Both were seen by one clock, so there is no slack: what a thread sends after the response has left belongs to something else.
+    Both were seen by one clock, so there is no slack: what a thread sends after the response has left belongs to
+    something else.
     """
     if not server.context or server.context != client.context or server.agent_id != client.agent_id:
         return False
@@ -131,7 +136,7 @@ def _began_within(server: Row, client: Row, unanswered_us: int) -> bool:
     return server.start_us <= client.start_us <= end
 
 
-# --- headers --------------------------------------------------------------------------------------------------------------
+# --- headers -----------------------------------------------------------------------------------
 
 
 def _join_headers(forest: Forest, found: Sequence[Call], tolerance: Tolerance) -> None:
@@ -149,11 +154,11 @@ def _join_headers(forest: Forest, found: Sequence[Call], tolerance: Tolerance) -
 
     for call in _roots(forest, found):
         possible = parents(by_request_id, call.first.x_request_ids, call)
-        _adopt(forest, possible, call, "x_request_id", _request_id_reason)
+        _adopt(forest, possible, call, "x_request_id", _request_id_reason, tolerance)
     for call in _roots(forest, found):
         possible = parents(by_trace_id, call.first.trace_ids, call)
         same_span = [p for p in possible if call.first.span_id and p.last.span_id == call.first.span_id]
-        _adopt(forest, same_span or possible, call, "app", _trace_id_reason)
+        _adopt(forest, same_span or possible, call, "app", _trace_id_reason, tolerance)
 
 
 def _may_lead_to(parent: Call, child: Call, tolerance: Tolerance) -> bool:
@@ -171,7 +176,15 @@ def _may_lead_to(parent: Call, child: Call, tolerance: Tolerance) -> bool:
         return False
     if leaf.is_client_process and same_process(root, leaf):
         return False
-    return covers(leaf, root, tolerance.between(leaf, root), tolerance.unanswered_us)
+    return _encloses(leaf, root, tolerance)
+
+
+def _encloses(leaf: Row, root: Row, tolerance: Tolerance) -> bool:
+    if leaf.has_response and root.has_response and root.duration_us > leaf.duration_us:
+        return False
+    # One clock needs no tolerance: these are two calls, the second begun and answered while the first was worked on.
+    slack = 0 if leaf.agent_id == root.agent_id else tolerance.between(leaf, root)
+    return covers(leaf, root, slack, tolerance.unanswered_us)
 
 
 def _one_service(one: Row, other: Row) -> bool:
@@ -180,9 +193,19 @@ def _one_service(one: Row, other: Row) -> bool:
     )
 
 
-def _adopt(forest: Forest, possible: Sequence[Call], child: Call, rule: str, reason: Callable[[Row, Row], str]) -> None:
+def _adopt(
+    forest: Forest,
+    possible: Sequence[Call],
+    child: Call,
+    rule: str,
+    reason: Callable[[Row, Row], str],
+    tolerance: Tolerance,
+) -> None:
     """Takes the innermost of the parents that enclose one another; overlapping ones decide nothing."""
     open_parents = [call for call in possible if forest.root(call.last.id) != child.first.id]
+    # Who encloses the child as the clocks stand goes before who does so only when they are wrong.
+    exact = [call for call in open_parents if covers(call.last, child.first, 0, tolerance.unanswered_us)]
+    open_parents = exact or open_parents
     if not open_parents:
         return
     inner = max(open_parents, key=lambda call: (call.last.start_us, -call.last.end_us, call.last.id))
@@ -208,11 +231,11 @@ def _trace_id_reason(parent: Row, child: Row) -> str:
     return f"app: same trace id {shared}"
 
 
-# --- application spans ----------------------------------------------------------------------------------------------------
+# --- application spans -------------------------------------------------------------------------
 
 
 def _join_application(forest: Forest, spans: Sequence[Row], found: Sequence[Call]) -> None:
-    """OTel spans: below the span they name; calls below the span that sent them, spans below the call that brought them."""
+    """OTel spans below the span they name or the call that brought them, calls below the span that sent them."""
     by_span: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in spans:
         for trace_id in row.trace_ids:

@@ -57,7 +57,7 @@ _SIDE_NUMBER = ("process_id", "auto_service_id", "auto_service_type")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A session (or half of one). Times in µs since the epoch; an id, port or sequence number of 0 and an empty text are unknown."""
+    """A session (or half of one). Times in µs since the epoch; 0 and an empty text mean unknown."""
 
     ids: tuple[int, ...]
     start_us: int
@@ -207,7 +207,8 @@ _OPTIONAL = ("request_id", "response_code")
 def sessions(rows: Iterable[Row]) -> list[Row]:
     """Distinct rows by start time, each lone response joined to the lone request it answers.
 
-    A pair: same agent, connection, place, protocol and request id; the response is later and is the next message of the socket.
+    A pair: same agent, connection, place, protocol and request id; the response is later and is the next message of
+    the socket.
     """
     distinct = {row.id: row for row in rows}
     ordered = sorted(distinct.values(), key=lambda row: (row.start_us, row.id))

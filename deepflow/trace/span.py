@@ -23,7 +23,8 @@ class Span:
     cause: Edge | None = None
     parent: Span | None = None
     children: list[Span] = field(default_factory=list)
-    #: Begins before its parent or ends after it, by more than the order of hooks explains: asynchronous work, or a parent without answer.
+    #: Begins before its parent or ends after it, by more than the order of hooks explains: asynchronous work, or a
+    #: parent without answer.
     outside_parent: bool = False
     #: The process or address that answers for the time of this span; None for a sighting on the way.
     service: Side | None = None
@@ -129,7 +130,7 @@ class Trace:
         return self.spans[0]
 
     def services(self) -> list[dict[str, Any]]:
-        """Who spent the time: sum of selftime (µs) and its share of the whole (text, %, two decimals), longest first."""
+        """Who spent the time: sum of selftime (µs) and its share (text, %, two decimals), longest first."""
         durations: dict[str, int] = defaultdict(int)
         names: dict[str, str] = {}
         for span in self.spans:
@@ -162,8 +163,10 @@ class Trace:
 
 
 def responsible(row: Row, alone: bool) -> Side | None:
-    """Who answers for the time of a span: the process it was seen in. A packet counts for its server's address only when no
-    process of that call was seen (`alone`)."""
+    """Who answers for the time of a span: the process it was seen in.
+
+    A packet counts for its server's address only when no process of that call was seen (`alone`).
+    """
     if row.signal_source != PACKET:
         return row.own
     return row.server if alone else None

@@ -14,8 +14,8 @@ _LONGEST_RESOURCE = 72
 def tree_text(data: Mapping[str, Any], *, rules: bool = False, color: bool = False) -> str:
     """The tree of a DATA object of L7FlowTracing.
 
-    A line: `[S] service observation_point protocol type resource status duration (+offset)`, where S is a system span, N a
-    network span, A an application span, and the offset is the time since the trace began.
+    A line: `[S] service observation_point protocol type resource status duration (+offset)`, where S is a system span,
+    N a network span, A an application span, and the offset is the time since the trace began.
 
     Args:
         data: `Trace.to_dict()` or the DATA of the server's answer.

@@ -12,7 +12,7 @@ import pytest
 
 from deepflow.schema import ddl, load
 from deepflow.store import Store, StoreError, open_store, prepare
-from deepflow.store.prepare import stored_columns, trace_key_select
+from deepflow.store.prepare import stored_columns
 from tests.conftest import ROOT
 from tests.ingest.batches import zeros
 from tests.store.stores import run_over_chdb
@@ -64,10 +64,10 @@ def test_prepare_repeated_changes_nothing_and_adds_a_lost_column(store: Store) -
 
 
 def test_prepare_refuses_a_column_of_another_type(store: Store) -> None:
-    store.command("ALTER TABLE flow_log.trace_key MODIFY COLUMN span_id LowCardinality(String)")
-    with pytest.raises(StoreError, match=r"span_id of flow_log.trace_key is LowCardinality\(String\)"):
+    store.command("ALTER TABLE flow_log.trace_key MODIFY COLUMN _id Int64")
+    with pytest.raises(StoreError, match=r"_id of flow_log.trace_key is Int64"):
         prepare(store, load())
-    store.command("ALTER TABLE flow_log.trace_key MODIFY COLUMN span_id String")
+    store.command("ALTER TABLE flow_log.trace_key MODIFY COLUMN _id UInt64")
     prepare(store, load())
 
 
@@ -110,11 +110,33 @@ def test_trace_keys_follow_the_rows(store: Store) -> None:
     assert counted.to_pylist() == [{"_id": 11, "keys": 5}, {"_id": 12, "keys": 2}]
     shared = store.query("SELECT key FROM flow_log.trace_key WHERE _batch = 2 GROUP BY key HAVING uniqExact(_id) = 2")
     assert shared.num_rows == 1, "both rows name the same request on the wire"
-    again = store.query(
-        f"SELECT count() AS n FROM ({trace_key_select(load(), 'flow_log.trace_key', '_batch = 2')}) "
-        "WHERE key NOT IN (SELECT key FROM flow_log.trace_key WHERE _batch = 2)"
+    whole = store.query(
+        "SELECT _id, uniqExact(arraySort(arrayPushBack(other_keys, key))) AS sets, "
+        "uniqExact(key) AS own, any(length(other_keys)) AS others FROM flow_log.trace_key WHERE _batch = 2 "
+        "GROUP BY _id ORDER BY _id"
     )
-    assert again.column("n").to_pylist() == [0], "a row of trace_key yields the keys of its session"
+    wanted = [{"_id": 11, "sets": 1, "own": 5, "others": 4}, {"_id": 12, "sets": 1, "own": 2, "others": 1}]
+    assert whole.to_pylist() == wanted, "each row of trace_key names all keys of its session"
+
+
+def test_keys_of_datagrams_and_of_halves(store: Store) -> None:
+    columns = {
+        "protocol": [17, 17, 17, 6, 6, 6],
+        "client_port": [40000, 40000, 40001, 1, 1, 1],
+        "server_port": [53, 53, 53, 2, 2, 2],
+        "request_id": [7, 7, 7, None, None, None],
+        "type": [2, 2, 2, 0, 1, 2],
+        "flow_id": [1, 2, 3, 4, 4, 4],
+        "syscall_cap_seq_0": [1, 1, 1, 3, 0, 3],
+        "syscall_cap_seq_1": [2, 2, 2, 0, 4, 4],
+    }
+    rows = log_rows(6, time=[NOW] * 6, _id=list(range(21, 27)), _batch=[9] * 6, **columns)
+    store.insert("flow_log.l7_flow_log", rows)
+    shared = store.query(
+        "SELECT arraySort(groupArray(_id)) AS ids FROM flow_log.trace_key WHERE _batch = 9 GROUP BY key ORDER BY ids"
+    )
+    # Both ends of one exchange; a request given up and its late response; never a session, which is whole.
+    assert shared.column("ids").to_pylist() == [[21, 22], [23], [24, 25]]
 
 
 def test_enumerations_are_dictionaries(store: Store) -> None:

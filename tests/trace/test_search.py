@@ -3,13 +3,15 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from deepflow.schema import load
 from deepflow.store import Store, open_store, prepare
-from deepflow.trace import TraceNotFound, trace_by_id, trace_by_trace_id
+from deepflow.trace import Row, TraceNotFound, trace_by_id, trace_by_trace_id
+from tests.trace.world import BEGIN_US, World, random_forest, shape, shop
 
 # Rows older than the retention are dropped on insert.
 SECOND = int(time.time()) - 60
@@ -83,3 +85,65 @@ def test_unknown_ids_get_a_sentence(store: Store) -> None:
 
 def test_text_has_one_line_a_span(store: Store) -> None:
     assert len(trace_by_id(store, _id(1)).to_text().splitlines()) == 5
+
+
+def _insert(store: Store, world: World, batch: int) -> dict[int, int]:
+    """Stores the rows of a world as of now; its row numbers → row ids."""
+    ids: dict[int, int] = {}
+    records = []
+    for row in world.shuffled():
+        start, end = (SECOND * 1_000_000 + at - BEGIN_US for at in (row.start_us, row.end_us))
+        ids[row.id] = (end // 1_000_000) << 32 | batch << 22 | row.id
+        records.append({"_id": ids[row.id], "start_time": start, "end_time": end} | _columns(row, end - start, end))
+    columns = {}
+    for field in load().tables[TABLE].stored_schema():
+        fill = None if field.nullable else _nothing(field.type)
+        values = [record.get(field.name, fill) for record in records]
+        columns[field.name] = pa.array(values, field.type)
+    store.insert(TABLE, pa.table(columns))
+    return ids
+
+
+def _columns(row: Row, duration: int, end: int) -> dict[str, Any]:
+    same = ("observation_point", "signal_source", "type", "agent_id", "flow_id", "protocol", "l7_protocol")
+    numbers = ("client_port", "server_port", "req_tcp_seq", "resp_tcp_seq", "request_id", "request_resource")
+    causes = ("syscall_trace_id_request", "syscall_trace_id_response")
+    record: dict[str, Any] = {name: getattr(row, name) for name in (*same, *numbers, *causes)}
+    for number, side in enumerate((row.client, row.server)):
+        record[f"process_id_{number}"], record[f"process_kname_{number}"] = side.process_id, side.process_kname
+        record[f"ip4_{number}"] = 10 << 24 | int(side.ip.rpartition(".")[2])
+    return record | {"time": end // 1_000_000, "response_duration": duration, "is_ipv4": 1}
+
+
+def _nothing(kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind):
+        return []
+    if pa.types.is_fixed_size_binary(kind):
+        return bytes(kind.byte_width)
+    return "" if pa.types.is_string(kind) or pa.types.is_dictionary(kind) else 0
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_true_trees_come_out_of_the_store(store: Store, number: int) -> None:
+    world = shop(90, requests=8) if number == 0 else random_forest(100 + number)
+    ids = _insert(store, world, 10 + number)
+    for row in world.shuffled()[:25]:
+        wanted = {ids[child]: parent and ids[parent] for child, parent in world.tree_of(row.id).items()}
+        trace = trace_by_id(store, ids[row.id])
+        assert shape(trace) == wanted and not trace.truncated
+
+
+def test_request_and_late_response_are_found_together(store: Store) -> None:
+    halves = {"flow_id": 77, "client_port": 50_000, "server_port": 80, "agent_id": 1, "protocol": 6, "l7_protocol": 20}
+    moment, common = SECOND * 1_000_000, {"observation_point": "c-p", "signal_source": 3, "time": SECOND}
+    for record in (
+        {"_id": _id(900), "type": 0, "start_time": moment, "end_time": moment, "syscall_cap_seq_0": 3},
+        {"_id": _id(901), "type": 1, "start_time": moment + 9, "end_time": moment + 9, "syscall_cap_seq_1": 4},
+    ):
+        used = record | halves | common
+        values = ", ".join(
+            f"fromUnixTimestamp64Micro({v})" if k.endswith("_time") else repr(v) for k, v in used.items()
+        )
+        store.command(f"INSERT INTO {TABLE} ({', '.join(used)}) VALUES ({values})")
+    spans = trace_by_id(store, _id(901)).spans
+    assert [span.row.ids for span in spans] == [(_id(900), _id(901))]
