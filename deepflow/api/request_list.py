@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deepflow.api.own_calls import NOT_OWN, OwnAddress
 from deepflow.schema import Schema
 from deepflow.store import Store
 
@@ -18,7 +19,7 @@ _SELECT = (
     "SELECT toString(_id) AS `_id`, toUnixTimestamp64Micro(start_time) AS start_time_us, "
     "response_duration AS duration_us, "
     f"{_NAME.format(0)} AS client, {_NAME.format(1)} AS server, "
-    "l7_protocol AS protocol, request_type, request_resource, endpoint, response_status AS status, "
+    "l7_protocol, request_type, request_resource, endpoint, response_status AS status, "
     "response_code AS code, observation_point FROM flow_log.l7_flow_log AS l"
 )
 # A call whose server is a process of the same agent is there twice; the server's row is the one shown.
@@ -32,6 +33,8 @@ class RequestFilter:
 
     start_s: int
     end_s: int
+    own: OwnAddress
+    """Calls to this server itself are left out."""
     client: str = ""
     server: str = ""
     service: str = ""
@@ -52,8 +55,8 @@ def request_list(store: Store, schema: Schema, wanted: RequestFilter) -> dict[st
         ValueError: an unknown status or protocol, as a sentence.
         StoreError: the store failed.
     """
-    conditions = ["l.time >= {from:UInt32}", "l.time < {to:UInt32}", _EACH_ONCE]
-    values: dict[str, Any] = {"from": wanted.start_s, "to": wanted.end_s}
+    conditions = ["l.time >= {from:UInt32}", "l.time < {to:UInt32}", NOT_OWN, _EACH_ONCE]
+    values: dict[str, Any] = {"from": wanted.start_s, "to": wanted.end_s, **wanted.own.parameters()}
     for side, name in ((0, "client"), (1, "server")):
         if text := getattr(wanted, name):
             conditions.append(_end_is(side, name))
@@ -108,7 +111,7 @@ def _number(schema: Schema, enum: str, text: str) -> int:
 
 
 def _named(row: dict[str, Any], enums: Mapping[str, Mapping[int | str, str]]) -> dict[str, Any]:
-    protocol, status = row["protocol"], row["status"]
+    protocol, status = row["l7_protocol"], row["status"]
     return {
         **row,
         "protocol": enums["l7_protocol"].get(protocol, str(protocol)),

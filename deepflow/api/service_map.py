@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from deepflow.api.own_calls import NOT_OWN, OwnAddress
 from deepflow.schema import Schema
 from deepflow.store import Store
 
@@ -19,22 +20,14 @@ _ADDRESS = "if(is_ipv4 = 1, IPv4NumToString(ip4_{0}), IPv6NumToString(ip6_{0}))"
 _GROUP = (
     "auto_service_type_0 AS type_0, auto_service_id_0 AS id_0, "
     f"{_ADDRESS.format(0)} AS address_0, auto_service_type_1 AS type_1, auto_service_id_1 AS id_1, "
-    f"{_ADDRESS.format(1)} AS address_1, server_port, protocol, l7_protocol, observation_point"
+    f"{_ADDRESS.format(1)} AS address_1, server_port, l7_protocol, observation_point"
 )
-_GROUP_BY = (
-    "GROUP BY type_0, id_0, address_0, type_1, id_1, address_1, server_port, protocol, l7_protocol, observation_point"
-)
-_METERS_SQL = (
-    f"SELECT {_GROUP}, sum(request) AS request, sum(response) AS response, sum(error) AS error, "
-    "sum(rrt_sum) AS rrt_sum, sum(rrt_count) AS rrt_count, max(rrt_max) AS rrt_max "
-    "FROM flow_metrics.`application_map.{precision}` WHERE time >= {{from:UInt32}} AND time < {{to:UInt32}} "
-    f"AND observation_point IN ('c-p', 's-p') {_GROUP_BY} ORDER BY request DESC LIMIT {_MAX_GROUPS}"
-)
+_GROUP_BY = "GROUP BY type_0, id_0, address_0, type_1, id_1, address_1, server_port, l7_protocol, observation_point"
 _DELAYS_SQL = (
     f"SELECT {_GROUP}, sumMap([toUInt16(floor(log2(greatest(response_duration, 1)) * {_BUCKETS_AN_OCTAVE}))], "
     "[toUInt64(1)]) AS delays FROM flow_log.l7_flow_log WHERE time >= {from:UInt32} AND time < {to:UInt32} "
     "AND type = 2 AND response_status != 2 AND observation_point IN ('c-p', 's-p') "
-    f"{_GROUP_BY} LIMIT {_MAX_GROUPS}"
+    f"AND {NOT_OWN} {_GROUP_BY} LIMIT {_MAX_GROUPS}"
 )
 _NAMES_SQL = "SELECT deviceid, name FROM flow_tag.device_map WHERE devicetype = 120 AND deviceid IN {ids:Array(UInt64)}"
 
@@ -60,7 +53,6 @@ class Calls:
     server: End
     link: tuple[str, str, int, int]
     """Client address, server address, server port, application protocol: the same at both observation points."""
-    protocol: int
     server_side: bool
     request: int = 0
     response: int = 0
@@ -71,16 +63,18 @@ class Calls:
     delays: Counter[int] = field(default_factory=Counter)
 
 
-def service_map(store: Store, schema: Schema, start_s: int, end_s: int) -> dict[str, Any]:
+def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: OwnAddress) -> dict[str, Any]:
     """Nodes and edges of [start_s, end_s), as docs/architecture.md section 5 names them; delays in µs, rate in 1/s.
+
+    Calls to this server itself, at `own`, are left out.
 
     Raises:
         StoreError: the store failed.
     """
     precision = "1s" if end_s - start_s <= _FINE_RANGE_S else "1m"
-    bounds = {"from": start_s, "to": end_s}
+    bounds = {"from": start_s, "to": end_s, **own.parameters()}
     groups: dict[tuple[Any, ...], Calls] = {}
-    for row in store.query(_METERS_SQL.format(precision=precision), bounds).to_pylist():
+    for row in store.query(_meters_sql(precision), bounds).to_pylist():
         calls = groups.setdefault(_key(row), _calls(row))
         for name in ("request", "response", "error", "rrt_sum", "rrt_count", "rrt_max"):
             setattr(calls, name, row[name])
@@ -133,12 +127,21 @@ def quantile_us(delays: Counter[int], part: float) -> int | None:
     return None
 
 
+def _meters_sql(precision: str) -> str:
+    return (
+        f"SELECT {_GROUP}, sum(request) AS request, sum(response) AS response, sum(error) AS error, "
+        "sum(rrt_sum) AS rrt_sum, sum(rrt_count) AS rrt_count, max(rrt_max) AS rrt_max "
+        f"FROM flow_metrics.`application_map.{precision}` WHERE time >= {{from:UInt32}} AND time < {{to:UInt32}} "
+        f"AND observation_point IN ('c-p', 's-p') AND {NOT_OWN} {_GROUP_BY} ORDER BY request DESC LIMIT {_MAX_GROUPS}"
+    )
+
+
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(
         row[name]
         for name in (
             *("type_0", "id_0", "address_0", "type_1", "id_1", "address_1"),
-            *("server_port", "protocol", "l7_protocol", "observation_point"),
+            *("server_port", "l7_protocol", "observation_point"),
         )
     )
 
@@ -146,14 +149,14 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _calls(row: Mapping[str, Any]) -> Calls:
     ends = [End(row[f"id_{side}"] if row[f"type_{side}"] == _PROCESS else 0, row[f"address_{side}"]) for side in (0, 1)]
     link = (row["address_0"], row["address_1"], row["server_port"], row["l7_protocol"])
-    return Calls(ends[0], ends[1], link, row["protocol"], row["observation_point"] == "s-p")
+    return Calls(ends[0], ends[1], link, row["observation_point"] == "s-p")
 
 
 def _merge(groups: Iterable[Calls]) -> list[Calls]:
-    """One group an edge: client, server, protocol."""
-    edges: dict[tuple[str, str, int, int], Calls] = {}
+    """One group an edge: client, server, application protocol."""
+    edges: dict[tuple[str, str, int], Calls] = {}
     for calls in groups:
-        key = (calls.client.key, calls.server.key, calls.protocol, calls.link[3])
+        key = (calls.client.key, calls.server.key, calls.link[3])
         edge = edges.get(key)
         if edge is None:
             edges[key] = replace(calls, delays=Counter(calls.delays))
@@ -195,12 +198,11 @@ def _nodes(
 
 
 def _edge(calls: Calls, seconds: int, schema: Schema) -> dict[str, Any]:
-    transports = schema.enums["l7_ip_protocol"]
     return {
         "source": calls.client.key,
         "target": calls.server.key,
-        "protocol": transports.get(calls.protocol, str(calls.protocol)),
-        "l7_protocol": _protocol(schema.enums["l7_protocol"], calls.link[3]),
+        "protocol": _protocol(schema.enums["l7_protocol"], calls.link[3]),
+        "l7_protocol": calls.link[3],
         "request": calls.request,
         "rate": calls.request / seconds,
         "error": calls.error,

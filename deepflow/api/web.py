@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from deepflow.api.body import RequestError
+from deepflow.api.own_calls import OwnAddress
 from deepflow.api.request_list import MAX_ROWS, RequestFilter, request_list
 from deepflow.api.service_map import service_map
 from deepflow.api.state import State, state_of
@@ -29,7 +30,7 @@ async def service_map_(request: Request) -> JSONResponse:
     """GET /v1/web/map?from=&to=."""
     state = state_of(request)
     start, end = _range(request)
-    return JSONResponse(await state.read(service_map, state.store, state.schema, start, end))
+    return JSONResponse(await state.read(service_map, state.store, state.schema, start, end, _own(request)))
 
 
 async def requests(request: Request) -> JSONResponse:
@@ -39,6 +40,7 @@ async def requests(request: Request) -> JSONResponse:
     wanted = RequestFilter(
         start,
         end,
+        _own(request),
         **{name: _text(request, name) for name in ("client", "server", "service", "path", "status", "protocol")},
         min_us=_number(request, "min_us"),
         max_us=_number(request, "max_us"),
@@ -81,6 +83,12 @@ def _agents(state: State) -> dict[str, Any]:
     ]
     own = {f"{table}/{name}": value for table, kept in state.ingest.counters().items() for name, value in kept.items()}
     return {"agents": listed, "server": own}
+
+
+def _own(request: Request) -> OwnAddress:
+    """Of the socket that took the request; a socket in the file system has no port."""
+    address, port = request.scope.get("server") or ("", 0)
+    return OwnAddress(address, port or 0)
 
 
 def _range(request: Request) -> tuple[int, int]:

@@ -233,7 +233,8 @@ def test_what_the_page_asks(deepflow_server: Start) -> None:
         (edge,) = shown["edges"]
         names = {node["id"]: node["name"] for node in shown["nodes"]}
         assert (names[edge["source"]], names[edge["target"]]) == ("nginx", "api")
-        assert (edge["request"], edge["error"], edge["error_ratio"], edge["l7_protocol"]) == (10, 2, 0.2, "HTTP")
+        assert (edge["request"], edge["error"], edge["error_ratio"]) == (10, 2, 0.2)
+        assert (edge["protocol"], edge["l7_protocol"]) == ("HTTP", 20)
         assert edge["rrt_avg_us"] == pytest.approx(1004.5)
         assert edge["rrt_max_us"] == 1009
         assert edge["rrt_p95_us"] == pytest.approx(1009, rel=0.03)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Running
 from tests.e2e.conftest import Observed, eventually
 
 CHROMIUM = "/usr/bin/chromium"
@@ -20,46 +23,144 @@ QUIET = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
+REQUESTS = 200
+ORDER_SPANS = 18  # shopper, nginx 2, api 1 + 5 calls, redis-server 2, cart 1 + 2 calls, stock 2, mariadbd 2
+KINDS = {
+    "nginx": "process",
+    "api": "process",
+    "cart": "process",
+    "stock": "process",
+    "redis-server": "cache",
+    "mariadbd": "database",
+}
+CALLS = {
+    ("shopper", "nginx", "HTTP"),
+    ("nginx", "api", "HTTP"),
+    ("api", "redis-server", "Redis"),
+    ("api", "mariadbd", "MySQL"),
+    ("api", "cart", "HTTP"),
+    ("cart", "stock", "HTTP"),
+}
 
 
-def test_a_person_follows_an_edge_to_a_request_to_its_flame_graph(observed: Observed, tmp_path: Path) -> None:
+@pytest.fixture
+def browser() -> Iterator[Browser]:
     if not shutil.which(CHROMIUM):
         pytest.skip(f"{CHROMIUM} is missing; install chromium")
     if not (ROOT / "deepflow" / "web" / "dist" / "index.html").exists():
-        pytest.skip("the page is not built; run scripts/setup.sh web")
-    observed.shop.traffic("--requests", "200", "--concurrency", "4", "--rate", "40", "--prefix", "page")
-    wanted = {("nginx", "api"), ("api", "redis-server"), ("api", "mariadbd"), ("api", "cart"), ("cart", "stock")}
-    found = eventually(lambda: wanted <= {(one["client"], one["server"]) for one in observed.edges()})
-    assert found, observed.edges()
+        pytest.skip("the page is not built; run make web")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+def test_a_person_follows_an_edge_to_a_request_to_its_flame_graph(
+    observed: Observed, browser: Browser, tmp_path: Path
+) -> None:
+    probes_until = int(time.time())
+    assert eventually(lambda: int(time.time()) > probes_until)
+    start = int(time.time())
+    observed.shop.traffic("--requests", str(REQUESTS), "--concurrency", "4", "--rate", "40", "--prefix", "page")
+    span = f"from={start}&to={int(time.time()) + 1}"
+
+    def stored() -> bool:
+        edges = {(one["client"], one["server"], one["protocol"]): one["request"] for one in observed.edges()}
+        return edges.keys() >= CALLS and edges["shopper", "nginx", "HTTP"] >= REQUESTS
+
+    assert eventually(stored), observed.edges()
     images = ROOT / "docs" / "images" if os.environ.get("DEEPFLOW_KEEP_IMAGES") else tmp_path
     images.mkdir(parents=True, exist_ok=True)
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(viewport={"width": 1400, "height": 860})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        try:
-            walk(page, observed, images)
-        finally:
-            browser.close()
+    see_the_map(page, f"{observed.url}/#/map?{span}", images / "map.png")
+    page.locator('[data-testid="map-edge"][data-client="nginx"][data-server="api"]').click()
+    see_the_requests(page, images / "requests.png")
+    page.get_by_test_id("request-row").first.click()
+    see_the_trace(page, images / "trace.png")
+    page.get_by_test_id("nav-agents").click()
+    expect(page.get_by_test_id("agent-row")).to_have_attribute("data-lost", "0")
+    expect(page.get_by_test_id("agent-row")).to_contain_text("running")
+    page.screenshot(path=images / "agents.png")
     assert not errors
 
 
-def walk(page: Page, observed: Observed, images: Path) -> None:
-    page.goto(f"{observed.url}/")
-    for name in ("nginx", "api", "cart", "stock", "redis-server", "mariadbd"):
-        expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=20_000)
-    page.wait_for_timeout(1000)  # the layout of the graph is animated
-    page.screenshot(path=images / "map.png")
+def see_the_map(page: Page, url: str, image: Path) -> None:
+    page.goto(url)
+    for name, kind in KINDS.items():
+        expect(page.locator(f'[data-testid="map-node"][data-name="{name}"]')).to_have_attribute("data-kind", kind)
+    for client, server, protocol in CALLS:
+        row = f'[data-testid="map-edge"][data-client="{client}"][data-server="{server}"]'
+        expect(page.locator(row)).to_have_attribute("data-protocol", protocol)
+    # Client and server both saw every call; the map counts it once.
+    whole = page.locator('[data-testid="map-edge"][data-client="shopper"][data-server="nginx"]')
+    expect(whole).to_have_attribute("data-requests", str(REQUESTS), timeout=30_000)
+    # Agent, test and page talk to the server all the time: that is not what the reader came to see.
+    assert page.locator('[data-testid="map-edge"][data-client="chromium"][data-protocol="HTTP"]').count() == 0
+    page.screenshot(path=image)
 
-    edge = page.get_by_role("row").filter(has_text="nginx").filter(has_text="api").first
-    edge.click()
-    request = page.get_by_role("row").filter(has_text="/order/page-").first
-    expect(request).to_be_visible(timeout=20_000)
-    page.screenshot(path=images / "requests.png")
 
-    request.click()
-    expect(page.get_by_text("mariadbd").first).to_be_visible(timeout=20_000)
-    expect(page.get_by_text("stock").first).to_be_visible()
-    page.screenshot(path=images / "trace.png")
+def see_the_requests(page: Page, image: Path) -> None:
+    rows = page.get_by_test_id("request-row")
+    expect(rows.first).to_be_visible()
+    expect(page.get_by_test_id("filter-client")).to_have_value("nginx")
+    expect(page.get_by_test_id("filter-protocol")).to_have_value("HTTP")
+    page.wait_for_timeout(300)  # the chart is drawn in the next frames
+    page.screenshot(path=image)
+    page.get_by_test_id("filter-status").select_option("error")
+    expect(page.locator('[data-testid="request-row"][data-status="Success"]')).to_have_count(0)
+    assert rows.count() > 0
+    page.get_by_test_id("filter-status").select_option("")
+    page.get_by_test_id("filter-path").fill("/order/page")
+    expect(page.locator('[data-testid="request-row"]:not([data-resource*="/order/page"])')).to_have_count(0)
+    expect(rows.first).to_be_visible()
+
+
+def see_the_trace(page: Page, image: Path) -> None:
+    expect(page.get_by_test_id("trace-title")).to_contain_text("HTTP GET /order/page")
+    expect(page.get_by_test_id("flame-span")).to_have_count(ORDER_SPANS)
+    expect(page.get_by_test_id("span-row")).to_have_count(ORDER_SPANS)
+    for service in ("shopper", *KINDS):
+        expect(page.locator(f'[data-testid="flame-span"][data-service="{service}"]').first).to_be_visible()
+    page.mouse.move(5, 5)
+    page.screenshot(path=image)
+    page.locator('[data-testid="flame-span"][data-service="mariadbd"]').first.click()
+    details = page.get_by_test_id("span-details")
+    expect(details).to_contain_text("MySQL")
+    expect(details).to_contain_text("same TCP request sequence")
+    page.keyboard.press("Escape")
+    expect(details).to_have_count(0)
+
+
+def test_the_page_asks_once_for_the_token(
+    deepflow_server: Callable[..., Running], browser: Browser, tmp_path: Path
+) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("0123456789abcdef\n")
+    server = deepflow_server("--token-file", str(secret))
+    page = browser.new_page()
+    page.goto(server.url)
+    form = page.get_by_test_id("token-form")
+    form.get_by_label("Token").fill("0123456789abcdeg")
+    form.get_by_role("button").click()
+    expect(form.get_by_role("alert")).to_have_text("The server refused this token.")
+    form.get_by_label("Token").fill("0123456789abcdef")
+    form.get_by_role("button").click()
+    expect(page.get_by_test_id("empty")).to_contain_text("No calls seen yet")
+    page.reload()
+    page.get_by_test_id("nav-agents").click()
+    expect(page.get_by_test_id("empty")).to_contain_text("No agent has registered yet")
+    expect(form).to_have_count(0)
+
+
+def test_a_server_that_went_away_is_a_sentence(deepflow_server: Callable[..., Running], browser: Browser) -> None:
+    server = deepflow_server()
+    page = browser.new_page()
+    page.goto(f"{server.url}/#/requests?status=nonsense")
+    expect(page.get_by_test_id("error")).to_contain_text("There is no response status 'nonsense'")
+    server.stop()
+    page.get_by_test_id("nav-map").click()
+    expect(page.get_by_test_id("error")).to_have_text(re.compile("^The server cannot be reached"))

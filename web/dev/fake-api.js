@@ -30,6 +30,7 @@ const SHOP = [
   ['stock', 'mariadbd', 'MySQL', 12, 0, 2_400, 9_000],
   ['shop-api', '10.0.0.2', 'DNS', 0.4, 0, 800, 4_000],
 ];
+const NUMBERS = { HTTP: 20, MySQL: 60, Redis: 80, DNS: 120 };
 const SERVES = { 'redis-server': 'Redis', mariadbd: 'MySQL', '10.0.0.2': 'DNS' };
 
 function map({ from, to }) {
@@ -50,8 +51,8 @@ function map({ from, to }) {
   const edges = calls.map(([source, target, protocol, rate, errors, average, max]) => ({
     source: `120-${source}`,
     target: `120-${target}`,
-    protocol: 'TCP',
-    l7_protocol: protocol,
+    protocol,
+    l7_protocol: NUMBERS[protocol],
     request: Math.round(rate * seconds),
     rate: rate * (0.9 + 0.2 * random()),
     error: Math.round(rate * seconds * errors),
@@ -93,6 +94,7 @@ function requests(query) {
       client,
       server,
       protocol,
+      l7_protocol: NUMBERS[protocol],
       request_type: { HTTP: 'GET', Redis: 'GET', MySQL: 'COM_QUERY', DNS: 'A' }[protocol],
       request_resource: { HTTP: PATHS[i % PATHS.length], Redis: `GET cart:${i}`, MySQL: SQL, DNS: 'catalog.local' }[
         protocol

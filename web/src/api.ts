@@ -1,5 +1,7 @@
 /** The server's JSON, as docs/architecture.md section 5 names it. Times ending in _us are microseconds. */
 
+import { token } from './token.svelte';
+
 export interface MapNode {
   id: string;
   name: string;
@@ -11,8 +13,9 @@ export interface MapNode {
 export interface MapEdge {
   source: string;
   target: string;
-  protocol: string | number;
-  l7_protocol: string | number;
+  /** Name of the application protocol; `l7_protocol` is its number. */
+  protocol: string;
+  l7_protocol: number;
   request: number;
   /** Calls a second over the asked range. */
   rate: number;
@@ -34,7 +37,8 @@ export interface RequestRow {
   duration_us: number;
   client: string;
   server: string;
-  protocol: string | number;
+  protocol: string;
+  l7_protocol: number;
   request_type: string;
   request_resource: string;
   endpoint: string;
@@ -122,10 +126,11 @@ function sentence(status: number, body: unknown): string {
   return `The server answered ${status} without a reason.`;
 }
 
-async function ask(path: string, init: RequestInit): Promise<unknown> {
+async function ask(path: string, init: RequestInit & { headers?: Record<string, string> }): Promise<unknown> {
+  const sent = token.headers();
   let answer: Response;
   try {
-    answer = await fetch(path, init);
+    answer = await fetch(path, { ...init, headers: { ...init.headers, ...sent } });
   } catch (failure) {
     if (failure instanceof DOMException && failure.name === 'AbortError') throw failure;
     throw new ApiError('The server cannot be reached: is `deepflow server` running?');
@@ -137,6 +142,7 @@ async function ask(path: string, init: RequestInit): Promise<unknown> {
     if (failure instanceof DOMException && failure.name === 'AbortError') throw failure;
     if (answer.ok) throw new ApiError('The server sent something that is not JSON.');
   }
+  if (answer.status === 401) token.ask(sent);
   if (!answer.ok) throw new ApiError(sentence(answer.status, body));
   return body;
 }

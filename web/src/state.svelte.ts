@@ -92,6 +92,19 @@ class View {
 
 export const view = new View();
 
+// A list that changes between the press and the release of a button takes the click from the row that was pressed.
+const LONGEST_PRESS_MS = 1000;
+let pressed = false;
+addEventListener('pointerdown', () => (pressed = true), true);
+for (const name of ['pointerup', 'pointercancel', 'blur'] as const) {
+  addEventListener(name, () => void setTimeout(() => (pressed = false)), true);
+}
+
+async function released(): Promise<void> {
+  const until = performance.now() + LONGEST_PRESS_MS;
+  while (pressed && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
 /** One question to the server: the last answer stays in view while the next is on its way, or when it fails. */
 export class Answer<T> {
   data: T | undefined = $state.raw();
@@ -106,6 +119,7 @@ export class Answer<T> {
     this.loading = true;
     try {
       const data = await question(running.signal);
+      await released();
       if (running.signal.aborted) return;
       this.data = data;
       this.error = '';

@@ -5,8 +5,8 @@ import { DEFAULT_THRESHOLDS, edgeLabel, edgeRows, edgeWidth, health, nodeKind, s
 const edge = (change: Partial<MapEdge> = {}): MapEdge => ({
   source: 'a',
   target: 'b',
-  protocol: 'TCP',
-  l7_protocol: 'HTTP',
+  protocol: 'HTTP',
+  l7_protocol: 20,
   request: 100,
   rate: 2,
   error: 0,
@@ -39,7 +39,7 @@ test('failing outranks slow, slow is average or p95', () => {
 
 test('the label names rate, errors and delays', () => {
   expect(edgeLabel(edge())).toBe('HTTP  2/s\n⌀ 5 ms  ≤ 20 ms');
-  expect(edgeLabel(edge({ l7_protocol: 60, error: 5, rrt_avg_us: null, rrt_max_us: null }))).toBe(
+  expect(edgeLabel(edge({ protocol: 'MySQL', error: 5, rrt_avg_us: null, rrt_max_us: null }))).toBe(
     'MySQL  2/s  5 % err\n⌀ –  ≤ –',
   );
 });
@@ -62,11 +62,7 @@ test('what it serves says what it is', () => {
 test('rows sort by what is shown and stay put when equal', () => {
   const nodes = [node({ id: 'a', name: 'nginx' }), node({ id: 'b', name: 'api' })];
   const rows = edgeRows(
-    [
-      edge({ rate: 1 }),
-      edge({ l7_protocol: 'Redis', rate: 3, rrt_avg_us: null }),
-      edge({ l7_protocol: 'DNS', rate: 1 }),
-    ],
+    [edge({ rate: 1 }), edge({ protocol: 'Redis', rate: 3, rrt_avg_us: null }), edge({ protocol: 'DNS', rate: 1 })],
     nodes,
     DEFAULT_THRESHOLDS,
   );

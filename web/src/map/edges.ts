@@ -26,19 +26,14 @@ export function health(edge: MapEdge, thresholds: Thresholds): Health {
   return slowest >= thresholds.slowUs ? 'slow' : 'good';
 }
 
-export function edgeProtocol(edge: MapEdge): string {
-  const l7 = protocolName(edge.l7_protocol);
-  return l7 === '' ? protocolName(edge.protocol) : l7;
-}
-
 export function edgeId(edge: MapEdge): string {
-  return [edge.source, edge.target, edgeProtocol(edge)].join('\u0000');
+  return [edge.source, edge.target, edge.protocol].join('\u0000');
 }
 
 /** Two short lines: what and how often; how long and how bad. */
 export function edgeLabel(edge: MapEdge): string {
   const errors = edge.error > 0 ? `  ${share(errorShare(edge))} err` : '';
-  return `${edgeProtocol(edge)}  ${rate(edge.rate)}${errors}\n⌀ ${duration(edge.rrt_avg_us)}  ≤ ${duration(edge.rrt_max_us)}`;
+  return `${edge.protocol}  ${rate(edge.rate)}${errors}\n⌀ ${duration(edge.rrt_avg_us)}  ≤ ${duration(edge.rrt_max_us)}`;
 }
 
 /** Line width in px: 1.5 for the quietest, 5 for the busiest, by the logarithm of the rate. */
@@ -94,7 +89,7 @@ export function edgeRows(edges: readonly MapEdge[], nodes: readonly MapNode[], t
     id: edgeId(edge),
     client: names.get(edge.source) ?? edge.source,
     server: names.get(edge.target) ?? edge.target,
-    protocol: edgeProtocol(edge),
+    protocol: edge.protocol,
     health: health(edge, thresholds),
   }));
 }

@@ -26,6 +26,18 @@ test('callers stand left of what they call', () => {
   expect(overlaps(places)).toEqual([]);
 });
 
+test('a wide layer is wrapped into a picture that fits a screen, callers still left', () => {
+  const leaves = Array.from({ length: 120 }, (_, i) => `leaf${i}`);
+  const calls = leaves.map((target) => ({ source: 'gate', target }));
+  const places = layered(['gate', ...leaves], calls);
+  for (const { source, target } of calls) expect(at(places, source).x).toBeLessThan(at(places, target).x);
+  expect(overlaps(places)).toEqual([]);
+  const high = Math.max(...leaves.map((id) => at(places, id).y)) - Math.min(...leaves.map((id) => at(places, id).y));
+  const wide = Math.max(...leaves.map((id) => at(places, id).x)) - at(places, 'gate').x;
+  expect(wide / high).toBeGreaterThan(1);
+  expect(wide / high).toBeLessThan(4);
+});
+
 test('the order of the answer does not change the picture', () => {
   expect(layered([...ids].reverse(), [...shop].reverse())).toEqual(layered(ids, shop));
 });

@@ -18,6 +18,10 @@ const WIDTH = 150;
 const HEIGHT = 64;
 const GAP_ROW = 26;
 const GAP_LAYER = 130;
+/** Services one above the other at the least before a layer is wrapped. */
+const ROWS = 14;
+/** Width to height of all services packed; the gaps between layers make the picture about twice as wide as high. */
+const ASPECT = 1.2;
 
 /** Layered layout of the whole graph, centres of nodes in pixels. Ids are sorted first, so that the same graph always looks the same. */
 export function layered(ids: readonly string[], edges: readonly Ends[]): Places {
@@ -32,12 +36,41 @@ export function layered(ids: readonly string[], edges: readonly Ends[]): Places 
     .sort((a, b) => (a.source === b.source ? order(a.target, b.target) : order(a.source, b.source)));
   for (const { source, target } of ends) graph.setEdge(source, target);
   layout(graph);
-  return new Map(
-    sorted.map((id) => {
-      const { x, y } = graph.node(id) as Point;
-      return [id, { x, y }];
-    }),
+  return wrapped(
+    new Map(
+      sorted.map((id) => {
+        const { x, y } = graph.node(id) as Point;
+        return [id, { x, y }];
+      }),
+    ),
   );
+}
+
+/**
+ * A layer too tall for the picture becomes a block of several columns, filled row by row so that neighbours stay near each
+ * other. Places with no such layer are returned as they are.
+ */
+function wrapped(places: Places): Places {
+  const layers = new Map<number, string[]>();
+  for (const [id, { x }] of places) layers.set(x, [...(layers.get(x) ?? []), id]);
+  const rows = Math.max(ROWS, Math.ceil(Math.sqrt((places.size * WIDTH) / HEIGHT / ASPECT)));
+  if ([...layers.values()].every((ids) => ids.length <= rows)) return places;
+  const spots: Places = new Map();
+  let left = 0;
+  for (const [, ids] of [...layers].sort(([a], [b]) => a - b)) {
+    ids.sort((a, b) => (places.get(a) as Point).y - (places.get(b) as Point).y);
+    const columns = Math.ceil(ids.length / rows);
+    const high = Math.ceil(ids.length / columns);
+    const step = Math.max(HEIGHT, Math.min(HEIGHT + GAP_ROW, (rows * HEIGHT) / high));
+    ids.forEach((id, i) =>
+      spots.set(id, {
+        x: left + (i % columns) * WIDTH,
+        y: (Math.floor(i / columns) - (high - 1) / 2) * step,
+      }),
+    );
+    left += columns * WIDTH + GAP_LAYER;
+  }
+  return spots;
 }
 
 function order(a: string, b: string): number {

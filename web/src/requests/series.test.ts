@@ -9,6 +9,7 @@ const row = (startS: number, durationMs: number, status: string | number): Reque
   client: 'a',
   server: 'b',
   protocol: 'HTTP',
+  l7_protocol: 20,
   request_type: 'GET',
   request_resource: '/',
   endpoint: '/',

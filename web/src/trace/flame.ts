@@ -72,10 +72,13 @@ export function flameGraph(spans: readonly Span[]): FlameGraph {
 /** A network span is named by where it was seen, all others by what was called. */
 export function callInfo(span: Span, kind: SpanKind): string {
   if (kind === 'N') return observationPointName(span.tap_side);
-  // The resource of Redis and SQL is the whole command: its verb is not said twice.
+  return [span.l7_protocol_str, called(span)].filter((word) => word).join(' ') || 'call';
+}
+
+/** Verb and resource; the resource of Redis and SQL may be the whole command, then its verb is not said twice. */
+export function called(span: Span): string {
   const verb = span.request_resource.startsWith(`${span.request_type} `) ? '' : span.request_type;
-  const called = [span.l7_protocol_str, verb, span.request_resource].filter((word) => word).join(' ');
-  return called || span.endpoint || 'call';
+  return [verb, span.request_resource || span.endpoint].filter((word) => word).join(' ');
 }
 
 /** Rows that stay when the spans of `folded` hide what is below them. */
