@@ -5,13 +5,14 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::event::Task;
 
-/// Most threads that carry an id, and most open contexts.
+/// Most threads that carry an id, most open contexts, and most processes known to move requests between threads.
 pub const MAX_THREADS: usize = 65_536;
 pub const MAX_OPEN: usize = 262_144;
+const MAX_MOVING: usize = 65_536;
 
 /// No known cause.
 pub const NONE: u64 = 0;
@@ -54,12 +55,22 @@ struct Carried {
     turn: u64,
 }
 
+/// What is known of a process that serves requests.
+#[derive(Clone, Copy, Debug, Default)]
+struct Serving {
+    /// Contexts open in it.
+    open: u32,
+    /// A response left on another thread than its request came in on: requests move between its threads unseen.
+    moves: bool,
+}
+
 /// Contexts of all threads of this host.
 #[derive(Debug)]
 pub struct Causality {
     threads: FxHashMap<Thread, Carried>,
-    /// Contexts whose response has not left.
-    open: FxHashSet<u64>,
+    /// Contexts whose response has not left, and the thread that read their request.
+    open: FxHashMap<u64, Thread>,
+    serving: FxHashMap<u32, Serving>,
     seed: u64,
     issued: u64,
     turn: u64,
@@ -74,8 +85,8 @@ impl Causality {
     pub fn new(enabled: bool) -> Self {
         // The standard library seeds RandomState from the system's entropy: ids of two runs do not meet.
         let seed = RandomState::new().hash_one(std::process::id());
-        let (threads, open) = (FxHashMap::default(), FxHashSet::default());
-        Self { threads, open, seed, issued: 0, turn: 0, enabled, ambiguous: 0, evicted: 0 }
+        let (threads, open, serving) = (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
+        Self { threads, open, serving, seed, issued: 0, turn: 0, enabled, ambiguous: 0, evicted: 0 }
     }
 
     /// Threads that carry an id, and open contexts.
@@ -83,17 +94,32 @@ impl Causality {
         (self.threads.len(), self.open.len())
     }
 
-    /// The id that the thread carries.
+    /// The id that the thread carries. Where requests move between threads it counts only while it is the only one.
     pub fn current(&self, task: &Task) -> u64 {
         self.threads
             .get(&(task.pid, task.tid))
             .map(|carried| carried.id)
-            .filter(|id| self.open.contains(id))
+            .filter(|id| self.open.contains_key(id) && self.certain(task.pid))
             .unwrap_or(NONE)
     }
 
+    /// A thread of this process works on what it carries.
+    fn certain(&self, pid: u32) -> bool {
+        self.serving.get(&pid).is_none_or(|serving| !serving.moves || serving.open == 1)
+    }
+
+    /// The process ended or became another program.
+    pub fn forget(&mut self, pid: u32) {
+        if let Some(serving) = self.serving.get_mut(&pid) {
+            serving.moves = false;
+            if serving.open == 0 {
+                self.serving.remove(&pid);
+            }
+        }
+    }
+
     /// A request was read on a server socket: its new id. The caller says with `set` what the thread carries then.
-    pub fn open(&mut self) -> u64 {
+    pub fn open(&mut self, task: &Task) -> u64 {
         if !self.enabled {
             return NONE;
         }
@@ -102,12 +128,17 @@ impl Causality {
             self.evicted += self.open.len() as u64;
             self.open.clear();
             self.threads.clear();
+            self.serving.retain(|_, serving| {
+                serving.open = 0;
+                serving.moves
+            });
         }
         loop {
             self.issued += 1;
             let id = mix(self.seed.wrapping_add(self.issued));
             if id != NONE {
-                self.open.insert(id);
+                self.open.insert(id, (task.pid, task.tid));
+                self.serving.entry(task.pid).or_default().open += 1;
                 return id;
             }
         }
@@ -116,7 +147,7 @@ impl Causality {
     /// The thread goes on with `id`; `NONE` and ids whose response has left end what it carried.
     pub fn set(&mut self, task: &Task, id: u64) {
         let thread = (task.pid, task.tid);
-        if id == NONE || !self.open.contains(&id) {
+        if id == NONE || !self.open.contains_key(&id) {
             self.threads.remove(&thread);
             return;
         }
@@ -147,7 +178,7 @@ impl Causality {
     /// A request is written on a client socket: its id.
     pub fn request_written(&self, task: &Task, memory: &mut Memory) -> u64 {
         let remembered = std::mem::take(&mut memory.connect);
-        if self.open.contains(&remembered) { remembered } else { self.current(task) }
+        if self.open.contains_key(&remembered) { remembered } else { self.current(task) }
     }
 
     /// A response is read on a client socket; `id` is that of its request.
@@ -165,13 +196,32 @@ impl Causality {
 
     /// The response of `id` was written on a server socket: the context ends, on this thread and everywhere.
     pub fn response_written(&mut self, task: &Task, id: u64) {
+        if let Some(&(pid, tid)) = self.open.get(&id)
+            && pid == task.pid
+            && tid != task.tid
+            && let Some(serving) = self.serving.get_mut(&pid)
+        {
+            serving.moves = true;
+        }
         self.close(id);
         self.threads.remove(&(task.pid, task.tid));
     }
 
     /// No response of `id` will come.
     pub fn close(&mut self, id: u64) {
-        self.open.remove(&id);
+        let Some((pid, _)) = self.open.remove(&id) else {
+            return;
+        };
+        if let Some(serving) = self.serving.get_mut(&pid) {
+            serving.open = serving.open.saturating_sub(1);
+            if serving.open == 0 && !serving.moves {
+                self.serving.remove(&pid);
+            }
+        }
+        // The ends of processes may be lost: what has nothing open goes, and is recognised anew.
+        if self.serving.len() > MAX_MOVING {
+            self.serving.retain(|_, serving| serving.open > 0);
+        }
     }
 
     /// Bytes were written on a connection whose protocol is not known.

@@ -416,8 +416,12 @@ impl EventSink for Engine {
         match &change {
             ProcessChange::Exec { pid, comm, .. } | ProcessChange::Fork { pid, comm, .. } => {
                 self.peers.name(*pid, comm_bytes(comm));
+                self.ledger.causality.forget(*pid);
             }
-            ProcessChange::Exit { pid, .. } => self.peers.forget(*pid),
+            ProcessChange::Exit { pid, .. } => {
+                self.peers.forget(*pid);
+                self.ledger.causality.forget(*pid);
+            }
         }
         if self.process_changes.len() < MAX_PROCESS_CHANGES {
             self.process_changes.push(change);

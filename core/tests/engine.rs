@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use _core::engine::{Engine, EngineConfig};
-use _core::event::{Direction, Endpoint, EventSink, Segment, SocketChange, Source, Task};
+use _core::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt8Type, UInt32Type, UInt64Type};
@@ -35,13 +35,19 @@ impl Host {
         if server { (socket, end(1, 8080), end(3, 50_000 + socket as u16)) } else { (socket, near, far) }
     }
 
-    fn data(&mut self, name: &str, direction: Direction, tid: u32, payload: &[u8]) {
+    /// `TID` of process 100, or `PID/TID`.
+    fn task(word: &str) -> Task {
+        let (pid, tid) = word.split_once('/').unwrap_or(("100", word));
+        let number = |word: &str| word.parse().expect("a number");
+        Task { pid: number(pid), tid: number(tid), comm: *b"shop\0\0\0\0\0\0\0\0\0\0\0\0" }
+    }
+
+    fn data(&mut self, name: &str, direction: Direction, task: Task, payload: &[u8]) {
         let (socket, local, remote) = self.socket(name);
         self.now_us += 1000;
         let seq = self.seq.entry((socket, direction == Direction::Egress)).or_insert(1000);
         let tcp_seq = *seq;
         *seq += payload.len() as u32;
-        let task = Task { pid: 100, tid, comm: *b"shop\0\0\0\0\0\0\0\0\0\0\0\0" };
         let (source, length) = (Source::Socket, payload.len() as u32);
         let time_us = self.now_us;
         self.engine.segment(&Segment {
@@ -62,9 +68,14 @@ impl Host {
 
     fn step(&mut self, step: &str) {
         let words: Vec<&str> = step.split(' ').collect();
+        if words[0] == "exit" {
+            let (time_us, pid) = (self.now_us, words[1].parse().expect("a process"));
+            self.engine.process(ProcessChange::Exit { time_us, pid, exit_code: 0 });
+            return;
+        }
         if words[0] == "connect" {
             let (socket, local, remote) = self.socket(words[1]);
-            let task = Task { pid: 100, tid: words[2].parse().expect("a thread"), comm: [0; 16] };
+            let task = Self::task(words[2]);
             let (time_us, netns) = (self.now_us, 1);
             // As in the kernel: the local port is chosen later.
             let local = Endpoint { port: 0, ..local };
@@ -84,7 +95,7 @@ impl Host {
                 other => panic!("{other} is no step"),
             };
         }
-        self.data(words[1], direction, words[2].parse().expect("a thread"), payload.as_bytes());
+        self.data(words[1], direction, Self::task(words[2]), payload.as_bytes());
     }
 
     fn drain(&mut self, all: bool) -> HashMap<&'static str, Vec<RecordBatch>> {
@@ -225,7 +236,7 @@ fn rows_are_throttled_and_meters_are_not() {
 fn unknown_protocols_are_given_up() {
     let mut host = Host::new("");
     for _ in 0..40 {
-        host.data("up", Direction::Egress, 1, &[0xfe, 0xed, 0, 1, 2, 3, 4, 5, 0xff, 0xff]);
+        host.data("up", Direction::Egress, Host::task("1"), &[0xfe, 0xed, 0, 1, 2, 3, 4, 5, 0xff, 0xff]);
     }
     assert_eq!(host.engine.take_quiet(), [host.sockets["up"]]);
     assert!(host.drain(true).is_empty());

@@ -152,7 +152,7 @@ impl Ledger {
             Half { message, origin, task: *task, cap_seq: connection.messages, captured, syscall_trace_id: NONE };
         match (kind, flow.local_role, direction) {
             (Kind::Request, Role::Server, Direction::Ingress) if sockets => {
-                half.syscall_trace_id = self.causality.open();
+                half.syscall_trace_id = self.causality.open(task);
                 brought.add(half.syscall_trace_id);
             }
             (Kind::Session, Role::Server, Direction::Ingress) if sockets => brought.add(NONE),
