@@ -30,11 +30,13 @@ trap '[ -z "${server:-}" ] || kill "$server" 2>/dev/null; rm -rf "$home"' EXIT
 .venv/bin/uv pip install -q --python "$home/venv/bin/python" --no-deps "$wheel"
 mkdir "$home/bin"
 for tool in sh env cat id uname; do ln -s "$(command -v $tool)" "$home/bin/$tool"; done
-inside() { (cd "$home" && env -i HOME="$home" PATH="$home/bin" LANG=C.UTF-8 "$home/venv/bin/deepflow" "$@"); }
+clean=(env -i HOME="$home" PATH="$home/bin" LANG=C.UTF-8 "$home/venv/bin/deepflow")
+inside() { (cd "$home" && "${clean[@]}" "$@"); }
 port=$("$home/venv/bin/python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
 inside --help >/dev/null
 inside doctor >/dev/null || [ "$(id -u)" != 0 ] || { echo 'wheel: deepflow doctor says that the agent cannot run here' >&2; exit 1; }
-inside server --data "$home/data" --listen "127.0.0.1:$port" 2>"$home/server.log" &
+# exec: the process that is killed at the end must be the server itself, not a shell around it
+(cd "$home" && exec "${clean[@]}" server --data "$home/data" --listen "127.0.0.1:$port") >/dev/null 2>"$home/server.log" &
 server=$!
 "$home/venv/bin/python" - "$port" <<'PY' || { cat "$home/server.log" >&2; exit 1; }
 import sys
