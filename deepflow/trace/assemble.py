@@ -68,6 +68,8 @@ def _tree(root: Row, edges: dict[int, Edge], tolerance: Tolerance, truncated: bo
         spans.append(span)
         if parent is not None and cause is not None:
             parent.children.append(span)
+            if cause.rule == "network":
+                _order_hooks(parent, span, tolerance.hook_order_us)
             slack = tolerance.hook_order_us if cause.rule == "network" else 0
             span.outside_parent = span.start_us < parent.start_us - slack or span.end_us > parent.end_us + slack
         order = sorted(
@@ -78,6 +80,20 @@ def _tree(root: Row, edges: dict[int, Edge], tolerance: Tolerance, truncated: bo
         stack += [(edge.child, edge, span) for edge in order]
     _name_services(spans)
     return Trace(spans, truncated, corrections)
+
+
+def _order_hooks(parent: Span, child: Span, most_us: int) -> None:
+    """A send is stamped when its call is done; where its bytes were seen before, it was done by then at the latest.
+
+    Both were stamped by one clock. What deviates by more than `most_us` has another cause and stays as it is.
+    """
+    above, below = parent.row, child.row
+    if above.agent_id != below.agent_id:
+        return
+    if above.has_request and below.has_request and 0 < parent.start_us - child.start_us <= most_us:
+        parent.start_us = child.start_us
+    if above.has_response and below.has_response and 0 < child.end_us - parent.end_us <= most_us:
+        child.end_us = max(child.start_us, parent.end_us)
 
 
 def _name_services(spans: list[Span]) -> None:

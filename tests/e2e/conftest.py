@@ -79,11 +79,11 @@ def query(url: str, sql: str, db: str = "flow_log", precision: str | None = None
     return [dict(zip(body["result"]["columns"], row, strict=True)) for row in body["result"]["values"]]
 
 
-def eventually(check: Callable[[], Any], seconds: float = 30) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 30, pause: float = 0.3) -> Any:
     """The first true answer; when none comes, the last answer, for the caller to assert on."""
     deadline = time.monotonic() + seconds
     while not (answer := check()) and time.monotonic() < deadline:
-        time.sleep(0.3)
+        time.sleep(pause)
     return answer
 
 

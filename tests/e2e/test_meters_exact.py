@@ -14,18 +14,26 @@ def test_meters_count_requests_and_errors_exactly_and_delays_within_ten_percent(
 
     def meters() -> dict[str, float]:
         sql = (
-            "SELECT Sum(request) AS requests, Sum(error) AS errors, Max(rrt_max) AS slowest FROM application_map "
+            "SELECT Sum(request) AS requests, Sum(response) AS responses, Sum(error) AS errors, "
+            "Max(rrt_max) AS slowest FROM application_map "
             "WHERE auto_service_0 = 'shopper' AND auto_service_1 = 'nginx' AND observation_point = 'c-p'"
         )
         row = query(observed.url, sql, "flow_metrics", "1s")[0]
         return {key: float(value or 0) for key, value in row.items()}
 
+    def probes() -> int:
+        found = observed.rows("observation_point, server_port", "/item/probe")
+        return sum(one["observation_point"] == "c-p" and one["server_port"] == 8080 for one in found)
+
+    # A second's meters come after its rows: what the probes of the fixture counted has to be there first.
+    assert eventually(lambda: meters()["responses"] == probes() > 0), (meters(), probes())
     before = meters()
     for kind, count, more in sent:
         observed.shop.traffic("--requests", str(count), "--kind", kind, "--prefix", f"meter-{kind}", *more)
 
-    eventually(lambda: meters()["requests"] - before["requests"] >= 100)
+    eventually(lambda: meters()["responses"] - before["responses"] >= 100)
     after = meters()
+    assert after["responses"] - before["responses"] == 100
     assert after["requests"] - before["requests"] == 100
     assert after["errors"] - before["errors"] == 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tests.e2e.conftest import Observed, eventually
@@ -19,6 +20,11 @@ def open_ports(pid: int, server_port: int) -> set[int]:
     return ports
 
 
+def client_ports(observed: Observed, server_port: int) -> set[int]:
+    rows = observed.rows("client_port, server_port", "old-")
+    return {one["client_port"] for one in rows if one["server_port"] == server_port}
+
+
 def test_processes_keep_pid_and_start_time_and_old_connections_are_seen(observed: Observed) -> None:
     before = observed.shop.status()["processes"]
     api = next(one["pid"] for one in before if one["name"] == "api")
@@ -28,12 +34,7 @@ def test_processes_keep_pid_and_start_time_and_old_connections_are_seen(observed
     observed.shop.traffic("--requests", "100", "--concurrency", "16", "--kind", "order", "--prefix", "old")
 
     for port, name in ((REDIS, "Redis"), (MARIADB, "MySQL")):
-        rows = eventually(
-            lambda port=port: [
-                one for one in observed.rows("client_port, server_port", "old-") if one["server_port"] == port
-            ]
-        )
-        used = {one["client_port"] for one in rows}
+        used = eventually(partial(client_ports, observed, port))
         assert used, f"no {name} session over a connection from before the agent"
         assert used <= pools[port]
     after = observed.shop.status()["processes"]

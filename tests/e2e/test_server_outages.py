@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 
-from tests.e2e.conftest import Observed, eventually
+from tests.e2e.conftest import Observed, eventually, query
 
+MAX_ROWS = 100_000  # of one answer
 ENDS = 2  # the door's HTTP session is seen at the client and at nginx
+
+
+def inserts_under_way(observed: Observed) -> int:
+    """Parts of batches that the server's journal calls begun and not stored."""
+    arguments = observed.server.arguments
+    data = Path(arguments[arguments.index("--data") + 1])
+    with closing(sqlite3.connect(f"file:{data / 'metadata.sqlite'}?mode=ro", uri=True, timeout=5)) as journal:
+        return int(journal.execute("SELECT count(*) FROM owed WHERE stored = 0").fetchone()[0])
 
 
 def assert_every_request_once(observed: Observed, prefix: str) -> None:
@@ -24,6 +36,10 @@ def assert_every_request_once(observed: Observed, prefix: str) -> None:
     assert max(ids.values()) == 1, "a row is there twice"
     times = Counter(one["request_resource"] for one in rows)
     assert times == dict.fromkeys(sent, ENDS)
+    # Behind the door, too: what any process sent or answered meanwhile has each row once.
+    everything = [one["_id"] for one in query(observed.url, f"SELECT _id FROM l7_flow_log LIMIT {MAX_ROWS}")]
+    assert ENDS * len(sent) < len(everything) < MAX_ROWS
+    assert len(set(everything)) == len(everything), "a row is there twice"
 
 
 def test_nothing_is_lost_or_doubled_when_the_server_is_away_for_thirty_seconds(observed: Observed) -> None:
@@ -42,14 +58,18 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_away_for_thirty_seconds(o
 
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed_in_mid_insert_five_times(observed: Observed) -> None:
     traffic = observed.shop.traffic_in_background(
-        "--seconds", "40", "--rate", "100", "--kind", "item", "--prefix", "killed"
+        "--seconds", "60", "--rate", "100", "--kind", "item", "--prefix", "killed"
     )
-    for round_number in range(5):
-        # Batches come about once a second: a different fraction each time meets a different stage of the insert.
-        time.sleep(4 + 0.23 * round_number)
+    in_mid_insert = 0
+    while in_mid_insert < 5 and traffic.poll() is None:
+        time.sleep(2)
+        assert eventually(lambda: inserts_under_way(observed) > 0, 30, 0.0005), "no insert began"
         observed.server.kill()
+        # What the journal still says of the dead server: the insert had begun, and nobody noted that it ended.
+        in_mid_insert += inserts_under_way(observed) > 0
         observed.server.start()
         observed.server.await_health()
+    assert in_mid_insert == 5, "the traffic ended before five kills had met an insert"
     assert traffic.wait(120) == 0
 
     assert_every_request_once(observed, "killed")

@@ -60,6 +60,9 @@ def test_case(path: Path, backwards: bool) -> None:
     for child, reason in case.get("reasons", {}).items():
         cause = spans[int(child)].cause
         assert cause is not None and cause.reason == reason
+    for row_id, times in case.get("times", {}).items():
+        span = spans[int(row_id)]
+        assert [span.start_us - BEGIN_US, span.end_us - BEGIN_US] == times
     for row in rows[:: 333 if repeated else 1]:
         trace = assemble(rows, row.id)
         ids = {row_id for span in trace.spans for row_id in span.row.ids}
