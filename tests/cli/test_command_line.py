@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,24 @@ def test_unknown_command_and_help() -> None:
     for command in ("up", "agent", "server", "replay", "query", "trace", "map", "doctor", "bench"):
         assert f" {command} " in shown
     assert deepflow("--version").stdout.startswith("deepflow ")
+
+
+def test_kernel_without_type_information() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("hiding /sys/kernel/btf needs root")
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*hidden, sys.executable, "-m", "deepflow.cli", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+    if subprocess.run([*hidden, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine allows no private mounts")
+    doctor = run("doctor", "--json")
+    assert doctor.returncode == 1
+    assert json.loads(doctor.stdout)["can_run"] is False
+    with tempfile.TemporaryDirectory() as state:
+        agent = run("agent", "--server", "http://127.0.0.1:9", "--state-dir", state)
+    assert agent.returncode == 1
+    assert "no BTF" in agent.stderr.splitlines()[-1]
+    assert "Traceback" not in agent.stderr
