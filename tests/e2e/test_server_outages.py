@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.e2e.conftest import Observed, eventually, query
 
 MAX_ROWS = 100_000  # of one answer
-ENDS = 2  # the door's HTTP session is seen at the client and at nginx
+HOPS = 2  # shopper → nginx → api
+ENDS = 2  # each hop is seen at both ends
 
 
 def inserts_under_way(observed: Observed) -> int:
@@ -26,19 +27,24 @@ def assert_every_request_once(observed: Observed, prefix: str) -> None:
     sent = {one["path"] for one in observed.shop.truth("client", f"/item/{prefix}-") if one["status"] == 200}
     assert len(sent) > 100
 
-    def at_the_door() -> list[dict[str, object]]:
-        rows = observed.rows("_id, request_resource, server_port", f"/item/{prefix}-")
-        return [one for one in rows if one["server_port"] == 8080]
+    def rows_of_them() -> list[dict[str, object]]:
+        return observed.rows("_id, request_resource", f"/item/{prefix}-")
 
-    eventually(lambda: len(at_the_door()) >= ENDS * len(sent), 90)
-    rows = at_the_door()
-    ids = Counter(str(one["_id"]) for one in rows)
-    assert max(ids.values()) == 1, "a row is there twice"
-    times = Counter(one["request_resource"] for one in rows)
-    assert times == dict.fromkeys(sent, ENDS)
-    # Behind the door, too: what any process sent or answered meanwhile has each row once.
+    eventually(lambda: len(rows_of_them()) >= HOPS * ENDS * len(sent), 90)
+    rows = rows_of_them()
+    assert max(Counter(str(one["_id"]) for one in rows).values()) == 1, "a row is there twice"
+    assert Counter(one["request_resource"] for one in rows) == dict.fromkeys(sent, HOPS * ENDS)
+
+    def counted() -> float:
+        where = f"endpoint LIKE '/item/{prefix}-*' AND observation_point = 'c-p'"
+        sql = f"SELECT Sum(request) AS requests FROM application_map WHERE {where}"
+        return float(query(observed.url, sql, "flow_metrics", "1s")[0]["requests"] or 0)
+
+    eventually(lambda: counted() >= HOPS * len(sent), 30)
+    assert counted() == HOPS * len(sent), "the meters count another number of requests than were sent"
+    # Behind them, too: what any process sent or answered meanwhile has each row once.
     everything = [one["_id"] for one in query(observed.url, f"SELECT _id FROM l7_flow_log LIMIT {MAX_ROWS}")]
-    assert ENDS * len(sent) < len(everything) < MAX_ROWS
+    assert HOPS * ENDS * len(sent) < len(everything) < MAX_ROWS
     assert len(set(everything)) == len(everything), "a row is there twice"
 
 
