@@ -2,7 +2,7 @@
 
     python bench/run.py [NAME …]
 
-Each part prints one JSON object as its last line; absolute figures belong to the machine and the hour, ratios come from
+Each part ends with one JSON object; absolute figures belong to the machine and the hour, ratios come from
 interleaved rounds of one run.
 """
 
@@ -68,7 +68,7 @@ def main(names: list[str]) -> int:
             print(f"  failed with code {done.returncode}; its message is above")
             failed += 1
             continue
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        result = json.loads(done.stdout[done.stdout.rindex("\n{") + 1 if "\n{" in done.stdout else 0 :])
         for path, leaf in flat(result):
             print(f"  {path:<48} {leaf}")
         machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()}
