@@ -15,7 +15,10 @@ impl EventSink for Discard {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = CaptureConfig { ignored_pids: vec![std::process::id()], ..CaptureConfig::default() };
+    let mut config = CaptureConfig { ignored_pids: vec![std::process::id()], ..CaptureConfig::default() };
+    if let Some(bytes) = std::env::args().nth(1) {
+        config.ring_bytes = bytes.parse()?;
+    }
     let (mut capture, _) = Capture::start(&config)?;
     println!("attached");
     std::io::stdout().flush()?;
