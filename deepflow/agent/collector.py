@@ -59,8 +59,10 @@ class Collector:
             OSError: the kernel or the privileges do not allow it; one sentence.
             MemoryExceeded: the memory limit was reached.
         """
+        nice = self._settings.global_.tunning.process_scheduling_priority
+        if nice:  # before the core's thread begins, which inherits it
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
         self._register()
-        # Sockets that exist already are told to the core before the first event, so that both ends have names at once.
         self._hooks = json.loads(self._core.start())["hooks"]
         for hook in self._hooks:
             log.info("%s: %s%s", hook["what"], hook["chosen"], f" ({hook['lost']})" if hook["lost"] else "")

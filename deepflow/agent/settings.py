@@ -38,8 +38,18 @@ class SelfMonitoring(Section):
     )
 
 
+class GlobalTunning(Section):
+    process_scheduling_priority: int = Field(
+        0,
+        ge=-20,
+        le=19,
+        description="Nice value of the agent. Above 0 it yields to the observed programs on a busy machine, at the price of records that no longer fit the kernel's ring, which are counted.",
+    )
+
+
 class Global(Section):
     limits: Limits = Limits()
+    tunning: GlobalTunning = GlobalTunning()
     self_monitoring: SelfMonitoring = SelfMonitoring()
 
 
