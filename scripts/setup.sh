@@ -85,10 +85,18 @@ python() {
 }
 
 core() {
-  local now
+  local now profile
+  # Cargo judges by time stamps and by paths inside the checkout: what another checkout left in the shared cache would pass for ours.
+  if [ "$(cat "$CARGO_TARGET_DIR/checkout" 2>/dev/null)" != "$PWD" ]; then
+    command -v cargo >/dev/null || stop "cargo is missing; install Rust 1.88 or newer"
+    for profile in dev release; do
+      cargo clean --quiet --package deepflow-core --profile "$profile" --manifest-path core/Cargo.toml
+    done
+    mkdir -p "$CARGO_TARGET_DIR"
+    echo "$PWD" > "$CARGO_TARGET_DIR/checkout"
+  fi
   now=$(hash_of core bpf schema pyproject.toml)
   if fresh core "$now" && compgen -G 'deepflow/_core*.so' >/dev/null && [ -x .venv/bin/deepflow ]; then return; fi
-  command -v cargo >/dev/null || stop "cargo is missing; install Rust 1.88 or newer"
   say "Rust core and kernel programs"
   env -u CONDA_PREFIX VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release --locked --uv >"$CACHE/core.log" 2>&1 \
     || { tail -40 "$CACHE/core.log" >&2; stop "the core did not build; the whole output is in $CACHE/core.log"; }
