@@ -205,8 +205,3 @@ def _own_address() -> str:
 
 
 __all__ = ["Collector", "MemoryExceeded"]
-
-
-def state_dir_error(directory: Path, error: OSError) -> str:
-    """A sentence for a state directory that cannot be used."""
-    return f"The state directory {directory} cannot be used: {error.strerror}; choose another with --state-dir."

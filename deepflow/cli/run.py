@@ -15,7 +15,6 @@ import httpx
 import typer
 
 from deepflow.cli.fault import fail
-from deepflow.cli.server_client import DEFAULT_URL
 from deepflow.settings import SettingsError, load
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -152,6 +151,3 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format=_LOG_FORMAT, stream=sys.stderr)
     # Every request of the client at INFO would drown what matters.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-__all__ = ["DEFAULT_URL", "agent", "server", "up"]
