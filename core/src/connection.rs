@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::causality::Memory;
 use crate::event::{Direction, Endpoint, Segment, Source};
 use crate::peers::Process;
-use crate::protocols::{Guess, Parser, ParserSettings, Protocol, REGISTRY, Role};
+use crate::protocols::{Guess, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
 use crate::session::Waiting;
 use crate::stream::{Piece, Report, Seen, Stream};
 
@@ -85,6 +85,13 @@ impl Flow {
     /// Near and far end, seen from the process that was observed.
     pub fn ends(&self) -> (Endpoint, Endpoint) {
         if is_client(self.local_role) { (self.client, self.server) } else { (self.server, self.client) }
+    }
+}
+
+impl Flow {
+    /// Number of the protocol of a message of this connection.
+    pub fn l7_protocol(&self, message: &Message) -> u8 {
+        if message.l7_protocol == 0 { self.l7.id } else { message.l7_protocol }
     }
 }
 
@@ -235,6 +242,29 @@ impl Connection {
                 verdict = result;
             }
         });
+        self.streams[index(direction)] = stream;
+        verdict
+    }
+
+    /// The parser said that another protocol begins with the bytes it left: recognises that one.
+    pub fn switch(
+        &mut self,
+        direction: Direction,
+        recognition: &mut Recognition<'_>,
+        seen: &mut Vec<Seen>,
+        report: &mut Report,
+    ) -> Verdict {
+        let mut stream = std::mem::take(&mut self.streams[index(direction)]);
+        let (origin, bytes) = stream.give_back();
+        self.streams[index(opposite(direction))].clear();
+        self.state = State::Undecided { tries: 0 };
+        let piece = Piece { origin, length: bytes.len() as u64, payload: &bytes };
+        let mut verdict = self.bytes(&mut stream, direction, piece, recognition, seen, report);
+        if report.switched.is_some() {
+            stream.clear();
+            self.state = State::GivenUp;
+            verdict = Verdict::GaveUp;
+        }
         self.streams[index(direction)] = stream;
         verdict
     }

@@ -20,10 +20,10 @@ pub use output::{Batch, TABLES};
 pub use settings::EngineConfig;
 
 use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
-use crate::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
+use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
 use crate::peers::{Peers, Process, comm_bytes};
 use crate::protocols::ParserSettings;
-use crate::stream::{Origin, Piece, Report, Seen};
+use crate::stream::{Piece, Report, Seen};
 use ledger::{Ledger, Unanswered};
 use output::Output;
 
@@ -290,6 +290,24 @@ impl Engine {
         connection.release(&mut recognition, seen, &mut report);
         ledger.counters.add(&report);
         ledger.settle(connection, Direction::Egress, &Task::default(), seen, &report);
+        if let Some(direction) = report.switched {
+            self.switch(key, direction, &Task::default());
+        }
+    }
+
+    /// Another protocol begins on this connection: what waits for the old one will not be answered.
+    fn switch(&mut self, key: Key, direction: Direction, task: &Task) -> Verdict {
+        self.let_all_go(key, Unanswered::Closed);
+        let Self { connections, endpoints, settings, ledger, seen, .. } = self;
+        let Some(connection) = connections.get_mut(&key) else {
+            return Verdict::Goes;
+        };
+        let mut recognition = Recognition { endpoints, settings, listens: false };
+        let mut report = Report::default();
+        let verdict = connection.switch(direction, &mut recognition, seen, &mut report);
+        ledger.counters.add(&report);
+        ledger.settle(connection, direction, task, seen, &report);
+        verdict
     }
 
     fn verdict(&mut self, verdict: Verdict, segment: &Segment<'_>) {
@@ -374,6 +392,10 @@ impl EventSink for Engine {
         }
         if segment.source == Source::Packet && connection.waits_since().is_some() {
             self.delayed.insert(key);
+        }
+        if let Some(direction) = report.switched {
+            self.verdict(verdict, segment);
+            verdict = self.switch(key, direction, task);
         }
         self.verdict(verdict, segment);
         if self.ledger.order.full() {

@@ -38,6 +38,22 @@ pub struct Task {
     pub comm: [u8; 16],
 }
 
+/// Where a byte of a stream came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub time_us: u64,
+    /// TCP sequence number, 0 unknown.
+    pub seq: u32,
+}
+
+impl Origin {
+    /// Of the byte so many bytes further on in the same segment.
+    pub fn after(self, bytes: usize) -> Self {
+        let seq = if self.seq == 0 { 0 } else { self.seq.wrapping_add(bytes as u32) };
+        Self { seq, ..self }
+    }
+}
+
 /// A piece of a stream or one datagram.
 #[derive(Clone, Debug)]
 pub struct Segment<'a> {

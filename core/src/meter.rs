@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use crate::connection::{Flow, is_client};
 use crate::event::{Endpoint, Source};
 use crate::peers::Process;
-use crate::protocols::{Role, Status};
+use crate::protocols::{Message, Role, Status};
 
 /// Most connection and endpoint pairs of one second, and most seconds that are open.
 pub const MAX_CELLS: usize = 65_536;
@@ -73,6 +73,7 @@ struct CellKey {
     flow: u64,
     pid: u32,
     endpoint: u32,
+    l7_protocol: u8,
 }
 
 #[derive(Debug)]
@@ -142,8 +143,9 @@ impl Meter {
         self.seconds.len() > MAX_SECONDS
     }
 
-    /// Adds an event of a connection at `time_us`.
-    pub fn add(&mut self, flow: &Arc<Flow>, local: Process, endpoint: &str, time_us: u64, tally: &Tally) {
+    /// Adds an event of a connection at `time_us`; `message` says what it is about.
+    pub fn add(&mut self, flow: &Arc<Flow>, local: Process, message: &Message, time_us: u64, tally: &Tally) {
+        let endpoint = message.endpoint.as_str();
         let second = self.seconds.entry(time_us / 1_000_000).or_default();
         let crowded = second.cells.len() >= MAX_CELLS;
         let endpoint = if crowded && !second.endpoints.contains_key(endpoint) { "" } else { endpoint };
@@ -155,7 +157,8 @@ impl Meter {
                 known
             }
         };
-        let mut key = CellKey { flow: flow.id, pid: local.pid, endpoint: number };
+        let mut key =
+            CellKey { flow: flow.id, pid: local.pid, endpoint: number, l7_protocol: flow.l7_protocol(message) };
         if crowded && !second.cells.contains_key(&key) {
             // No room for another connection: its events join others of the same server, so that sums hold.
             self.overflow += 1;
@@ -199,7 +202,7 @@ fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> C
             role: u8::from(!is_client(role)),
             protocol: flow.protocol,
             server_port: flow.server.port,
-            l7_protocol: flow.l7.id,
+            l7_protocol: key.l7_protocol,
             endpoint: Arc::clone(endpoint),
             packet,
         };
@@ -220,7 +223,7 @@ fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> C
             local_role: u8::from(!is_client(flow.local_role)),
             protocol: flow.protocol,
             server_port: flow.server.port,
-            l7_protocol: flow.l7.id,
+            l7_protocol: key.l7_protocol,
             endpoint: Arc::clone(endpoint),
             packet,
         };

@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::connection::{Flow, Key};
-use crate::event::Task;
+use crate::event::{Origin, Task};
 use crate::protocols::{Message, Pairing, Status};
-use crate::stream::Origin;
 
 /// Most requests of one connection that wait.
 pub const MAX_WAITING: usize = 4096;
@@ -79,14 +78,14 @@ impl Waiting {
     }
 
     /// The request that a response answers.
-    pub fn answer(&mut self, pairing: Pairing, request_id: Option<u64>) -> Option<Half> {
+    pub fn answer(&mut self, pairing: Pairing, key: Option<u64>) -> Option<Half> {
         let place = match pairing {
             Pairing::Fifo if self.owed > 0 => {
                 self.owed -= 1;
                 return None;
             }
             Pairing::Fifo => 0,
-            Pairing::Id => self.queue.iter().position(|pending| pending.half.message.request_id == request_id)?,
+            Pairing::Id => self.queue.iter().position(|pending| pending.half.message.pairing_key() == key)?,
         };
         self.queue.remove(place).map(|pending| pending.half)
     }

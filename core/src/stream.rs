@@ -5,7 +5,7 @@
 //! hole: the parser is told (`truncated`), and when the hole hides the start of a message it has to find the next one
 //! (`resync`).
 
-use crate::event::Direction;
+use crate::event::{Direction, Origin};
 use crate::protocols::{Message, Parser, Role, Step};
 
 /// Most bytes of an unfinished message that are kept.
@@ -15,21 +15,6 @@ const FAR: u32 = 1 << 28;
 /// Bounds of the queue of packets that came too early.
 const AHEAD_SEGMENTS: usize = 64;
 const AHEAD_BYTES: usize = 256 * 1024;
-
-/// Where a byte came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    pub time_us: u64,
-    /// TCP sequence number, 0 unknown.
-    pub seq: u32,
-}
-
-impl Origin {
-    fn after(self, bytes: usize) -> Self {
-        let seq = if self.seq == 0 { 0 } else { self.seq.wrapping_add(bytes as u32) };
-        Self { seq, ..self }
-    }
-}
 
 /// Bytes in order: a captured prefix of `length` bytes.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +55,8 @@ pub struct Report {
     pub repeated: u64,
     /// The segment began with bytes of a message that was named before.
     pub continued: bool,
+    /// Another protocol begins with the bytes that are kept.
+    pub switched: Option<Direction>,
     /// Bytes are missing that may have held the start of a message: how many messages had been seen then.
     pub lost: Option<usize>,
 }
@@ -127,6 +114,14 @@ impl Stream {
     pub fn keep(&mut self, piece: &Piece<'_>) {
         self.marks.push((self.window.len(), piece.origin));
         self.window.extend_from_slice(piece.payload);
+    }
+
+    /// Gives the kept bytes away, with the origin of the first.
+    pub fn give_back(&mut self) -> (Origin, Vec<u8>) {
+        let origin = self.marks.first().map(|(_, origin)| *origin).unwrap_or_default();
+        let window = std::mem::take(&mut self.window);
+        self.clear();
+        (origin, window)
     }
 
     /// Forgets kept bytes.
@@ -338,6 +333,7 @@ impl Stream {
         }
         while at < bytes.len() {
             let window = &bytes[at..];
+            walk.parser.at(origin(at));
             let mut step = walk.parser.parse(role, window);
             if matches!(step, Step::NeedMore) && (walk.hole > 0 || walk.datagram || window.len() >= WINDOW) {
                 walk.report.truncated += 1;
@@ -350,7 +346,8 @@ impl Stream {
                 Step::Message { consumed, message } if consumed > 0 => {
                     let captured = consumed.min(window.len() as u64) as u32;
                     let direction = walk.direction;
-                    walk.seen.push(Seen { message, direction, origin: origin(at), captured });
+                    let origin = message.began.unwrap_or_else(|| origin(at));
+                    walk.seen.push(Seen { message, direction, origin, captured });
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }
                 Step::Skip(count) if count > 0 => {
@@ -358,6 +355,11 @@ impl Stream {
                     at = self.pass(at, count, bytes.len(), &mut walk.hole);
                 }
                 Step::NeedMore => return at,
+                Step::Switch => {
+                    walk.report.switched = Some(walk.direction);
+                    walk.hole = 0;
+                    return at;
+                }
                 _ => {
                     walk.report.invalid += 1;
                     match walk.parser.resync(role, &bytes[at + 1..]) {

@@ -1,9 +1,11 @@
 //! Capture files through the engine, against what others say of them (DEEPFLOW_FIXTURES).
 //!
-//! tests/data/replay_divergences.json lists the files that differ, each with its cause; a file that begins to agree
-//! has to leave the list.
+//! tests/data/captures/FAMILY.json names the folders of a family of protocols and lists the files that differ, each
+//! with its cause; a file that begins to agree has to leave the list.
 
-use std::collections::BTreeMap;
+mod driver;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use _core::replay::{Replayed, replay, replay_with_counters};
@@ -11,17 +13,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, UInt8Type, UInt32Type, UInt64Type};
 use arrow_array::{RecordBatch, StringArray};
 use arrow_ipc::reader::StreamReader;
+use driver::{families, fixtures};
 use serde_json::Value;
-
-fn fixtures() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures");
-    let root = std::env::var_os("DEEPFLOW_FIXTURES").map_or(default, PathBuf::from);
-    let found = root.is_dir();
-    if !found {
-        eprintln!("skipped: no fixtures at {}; set DEEPFLOW_FIXTURES", root.display());
-    }
-    found.then_some(root)
-}
 
 fn run(path: &Path) -> Replayed {
     replay_with_counters(&path.to_string_lossy(), "").unwrap_or_else(|error| panic!("{error}"))
@@ -42,12 +35,19 @@ fn json(path: &Path) -> Value {
 
 /// Compares what was found with what differs on record, in both directions.
 fn against_ledger(section: &str, differing: &BTreeMap<String, String>) {
-    let ledger: Value = serde_json::from_str(include_str!("data/replay_divergences.json")).expect("the ledger");
-    let known = ledger[section].as_object().expect("a section");
+    let known: BTreeMap<String, Value> =
+        families("captures").iter().filter_map(|family| family[section].as_object().cloned()).flatten().collect();
     let new: Vec<_> = differing.iter().filter(|(file, _)| !known.contains_key(*file)).collect();
     let healed: Vec<_> = known.keys().filter(|file| !differing.contains_key(*file)).collect();
     assert!(new.is_empty(), "{section}: these differ and are not in the ledger: {new:#?}");
     assert!(healed.is_empty(), "{section}: these agree now and have to leave the ledger: {healed:?}");
+}
+
+/// Folders of the families that have a data file.
+fn folders() -> BTreeSet<String> {
+    let families = families("captures");
+    let names = families.iter().filter_map(|family| family["folders"].as_array()).flatten();
+    names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 fn meter(replayed: &Replayed) -> [u64; 7] {
@@ -75,7 +75,7 @@ fn meters_agree_with_deepflow() {
     let mut differing = BTreeMap::new();
     for (file, numbers) in expected["pcaps"].as_object().expect("captures") {
         let protocol = file.split('/').next().unwrap_or_default();
-        if !["http", "redis", "mysql", "dns"].contains(&protocol) || file.contains("h2c") || file.contains("grpc") {
+        if !folders().contains(protocol) {
             continue;
         }
         let names = ["request_count", "response_count", "err_client_count", "err_server_count"];
@@ -141,7 +141,7 @@ fn sessions_agree_with_tshark() {
     let mut compared = 0;
     for line in lines.filter(|line| line[role] == "sessions" && line[quality] == "clean") {
         let protocol = line[file].split('/').next().unwrap_or_default();
-        if !["http", "redis", "mysql", "dns"].contains(&protocol) {
+        if !folders().contains(protocol) {
             continue;
         }
         compared += 1;

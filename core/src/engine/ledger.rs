@@ -191,7 +191,7 @@ impl Ledger {
         direction: Direction,
         brought: &mut Brought,
     ) {
-        let request = connection.waiting.answer(flow.l7.pairing, half.message.request_id);
+        let request = connection.waiting.answer(flow.l7.pairing, half.message.pairing_key());
         let id = request.as_ref().map_or(NONE, |request| request.syscall_trace_id);
         half.syscall_trace_id = id;
         if flow.source == Source::Socket {
@@ -210,8 +210,8 @@ impl Ledger {
             Some(request) => {
                 self.order.live -= 1;
                 self.counters.sessions_paired += 1;
-                let endpoint = &request.message.endpoint;
-                self.meter.add(flow, Process::from(&request.task), endpoint, half.origin.time_us, &tally);
+                let local = Process::from(&request.task);
+                self.meter.add(flow, local, &request.message, half.origin.time_us, &tally);
                 self.emit(flow, RowType::Session, status, Some(request), Some(half));
             }
             None => {
@@ -223,7 +223,7 @@ impl Ledger {
     }
 
     fn count(&mut self, flow: &Arc<Flow>, half: &Half, tally: Tally) {
-        self.meter.add(flow, Process::from(&half.task), &half.message.endpoint, half.origin.time_us, &tally);
+        self.meter.add(flow, Process::from(&half.task), &half.message, half.origin.time_us, &tally);
     }
 
     /// A request that was taken out of the waiting ones without a response.
@@ -244,7 +244,7 @@ impl Ledger {
         if why == Unanswered::TimedOut {
             status = Status::Timeout;
             let local = Process::from(&request.task);
-            self.meter.add(flow, local, &request.message.endpoint, self.now_us, &Tally::timeout());
+            self.meter.add(flow, local, &request.message, self.now_us, &Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, Some(request), None);
     }

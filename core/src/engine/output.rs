@@ -8,6 +8,7 @@ use crate::connection::{Flow, is_client};
 use crate::event::Source;
 use crate::meter::{Closed, EndKey, PairKey};
 use crate::peers::{Peers, Process, comm_text};
+use crate::protocols::by_id;
 use crate::rows::{
     ApplicationMapRow, ApplicationMapRows, ApplicationRow, ApplicationRows, L7FlowLogRow, L7FlowLogRows, encode,
 };
@@ -129,6 +130,8 @@ impl Output {
         let answered = response.map_or(&empty, |half| half.message.as_ref());
         let first = if request.is_some() { asked } else { answered };
 
+        let l7_protocol = flow.l7_protocol(if first.l7_protocol == 0 { answered } else { first });
+
         let local_task = request.or(response).map(|half| half.task).unwrap_or_default();
         let local = peers.named(Process::from(&local_task));
         let remote = peers.named(peer(flow, peers));
@@ -153,13 +156,13 @@ impl Output {
             server_port: flow.server.port,
             req_tcp_seq: request.map_or(0, |half| half.origin.seq),
             resp_tcp_seq: response.map_or(0, |half| half.origin.seq),
-            l7_protocol: flow.l7.id,
-            biz_protocol: flow.l7.name,
+            l7_protocol,
+            biz_protocol: by_id(l7_protocol).map_or(flow.l7.name, |protocol| protocol.name),
             version: if first.version.is_empty() { answered.version } else { first.version },
             r#type: session.row_type as u8,
             is_tls: 0,
             is_async: 0,
-            is_reversed: 0,
+            is_reversed: u8::from(first.is_reversed),
             request_type: &first.request_type,
             request_domain: &first.request_domain,
             request_resource: &first.request_resource,

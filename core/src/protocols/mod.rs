@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::event::Origin;
+
 pub mod dns;
 pub mod http1;
 pub mod mysql;
@@ -48,8 +50,18 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     pub kind: Kind,
-    /// Pairing key where the protocol pairs by id; otherwise only reported.
+    /// Pairing key where the protocol pairs by id, unless `pair` is set; otherwise only reported.
     pub request_id: Option<u64>,
+    /// Pairing key where it is not the id that is reported (a channel and a method, a hash of a text). Requests of the
+    /// two sides must not share keys.
+    pub pair: Option<u64>,
+    /// Number of the protocol when it is not the connection's (gRPC in HTTP/2); 0 the connection's.
+    pub l7_protocol: u8,
+    /// The message began here, not where it was completed (a response whose status comes in its trailers): what
+    /// [`Parser::at`] said then.
+    pub began: Option<Origin>,
+    /// The server sent this request (a push, a delivery).
+    pub is_reversed: bool,
     pub version: &'static str,
     pub request_type: String,
     pub request_domain: String,
@@ -69,6 +81,13 @@ pub struct Message {
     pub attributes: Vec<(String, String)>,
 }
 
+impl Message {
+    /// What a response and its request have in common.
+    pub fn pairing_key(&self) -> Option<u64> {
+        self.pair.or(self.request_id)
+    }
+}
+
 /// What a parser made of the window.
 #[derive(Debug)]
 pub enum Step {
@@ -81,6 +100,9 @@ pub enum Step {
     NeedMore,
     /// These bytes are not this protocol or make no sense here.
     Invalid,
+    /// From here on, both directions speak another protocol (TLS after a negotiation, an upgrade): it is recognised
+    /// anew, beginning with this window.
+    Switch,
 }
 
 /// State of one connection; both directions go through it in the order of time.
@@ -95,6 +117,9 @@ pub trait Parser: Send {
     /// Bytes of this direction were lost: forget what depends on them. Returns how far into `window` the next
     /// recognisable message begins, if any.
     fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize>;
+
+    /// Where the first byte of the next window came from.
+    fn at(&mut self, _origin: Origin) {}
 
     /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
     /// differently on datagrams care.

@@ -72,6 +72,8 @@ impl Connection {
                     consumed
                 }
                 Step::Skip(consumed) => consumed,
+                // The driver follows one protocol: what another one says is not looked at.
+                Step::Switch => side.window.len() as u64,
                 Step::NeedMore | Step::Invalid => {
                     self.invalid += 1;
                     side.window.clear();
@@ -95,6 +97,22 @@ impl Connection {
             side.window.clear();
         }
     }
+}
+
+/// All data files of one kind: `tests/data/KIND/*.json`, one a protocol or family, in the order of their names.
+pub fn families(kind: &str) -> Vec<serde_json::Value> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(kind);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort();
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    files.iter().map(read).collect()
 }
 
 pub fn fixtures() -> Option<PathBuf> {
@@ -191,6 +209,9 @@ fn packet(link: u32, frame: &[u8]) -> Option<Packet> {
     })
 }
 
+/// Servers' ports that some captures use above the ephemeral ones of their clients.
+const WELL_KNOWN: [u16; 5] = [53, 5353, 80, 3306, 6379];
+
 type Flow = (Vec<u8>, u16, Vec<u8>, u16, u8);
 
 pub struct Seen {
@@ -230,8 +251,7 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
         }
         if flow.connection.is_none() {
             let ports = [a.1, b.1];
-            let known = [53u16, 5353, 80, 3306, 6379];
-            let port = ports.into_iter().find(|port| known.contains(port)).unwrap_or(a.1.min(b.1));
+            let port = ports.into_iter().find(|port| WELL_KNOWN.contains(port)).unwrap_or(a.1.min(b.1));
             if let Inference::Known(protocol, role) = infer(payload, None, port, packet.transport) {
                 // The role that the first direction of the flow has.
                 let forward = match (reverse, role) {

@@ -1,11 +1,12 @@
 //! Parsers against arbitrary bytes, every split of recorded streams, and published captures.
 
+#[path = "../driver/mod.rs"]
 mod driver;
 
 use std::sync::Arc;
 
 use _core::protocols::{Kind, Message, ParserSettings, Protocol, REGISTRY, Role, Status};
-use driver::{Connection, fixtures, packets, walk};
+use driver::{Connection, families, fixtures, packets, walk};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ fn unescape(text: &str) -> Vec<u8> {
     text.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect()
 }
 
-/// A conversation of `tests/data/conversations.json`: lines `C` or `S` and the bytes as Latin-1 text; `repeat` appends
+/// A conversation of a file in `tests/data/conversations`: lines `C` or `S` and the bytes as Latin-1 text; `repeat` appends
 /// so many `x`.
 struct Conversation {
     name: String,
@@ -34,10 +35,9 @@ struct Conversation {
 }
 
 fn conversations() -> Vec<Conversation> {
-    let data: Value = serde_json::from_str(include_str!("data/conversations.json")).expect("conversations");
-    data.as_array()
-        .expect("array")
-        .iter()
+    let data = families("conversations");
+    data.iter()
+        .flat_map(|file| file.as_array().expect("array"))
         .map(|case| Conversation {
             name: case["name"].as_str().expect("name").to_owned(),
             protocol: protocol(case["protocol"].as_str().expect("protocol")),
@@ -75,6 +75,8 @@ fn field(message: &Message, key: &str) -> Value {
         "exception" => message.response_exception.as_str().into(),
         "result" => message.response_result.as_str().into(),
         "length" => message.length.into(),
+        "l7" => message.l7_protocol.into(),
+        "reversed" => message.is_reversed.into(),
         "rows" => message.sql_affected_rows.into(),
         "id" => message.request_id.into(),
         "trace_id" => message.trace_id.as_str().into(),
@@ -185,6 +187,11 @@ proptest! {
             }
         }
     }
+}
+
+/// Is `name` in this array of texts?
+fn lists(array: &Value, name: &str) -> bool {
+    array.as_array().is_some_and(|array| array.iter().any(|one| one == name))
 }
 
 fn expected_lines(path: &std::path::Path) -> Vec<Value> {
@@ -319,7 +326,10 @@ fn deepflow_captures_agree() {
 #[test]
 fn nobody_claims_foreign_captures() {
     let Some(root) = fixtures() else { return };
-    let own = [("http", "HTTP"), ("redis", "Redis"), ("mysql", "MySQL"), ("dns", "DNS")];
+    let families = families("captures");
+    let own = |folder: &str, protocol: &str| {
+        families.iter().any(|family| lists(&family["folders"], folder) && lists(&family["protocols"], protocol))
+    };
     let mut wrong = Vec::new();
     let mut flows = 0;
     for base in [root.join("pcaps"), root.join("deepflow/flow_generator")] {
@@ -339,7 +349,7 @@ fn nobody_claims_foreign_captures() {
                     let Some(protocol) = seen.protocol else {
                         continue;
                     };
-                    if !own.contains(&(name.as_str(), protocol.name)) {
+                    if !own(&name, protocol.name) {
                         wrong.push(format!("{} in {}", protocol.name, file.path().display()));
                     }
                 }
@@ -354,6 +364,7 @@ fn nobody_claims_foreign_captures() {
 #[test]
 fn clean_captures_have_their_requests_and_responses() {
     let Some(root) = fixtures() else { return };
+    let families = families("captures");
     let index = std::fs::read_to_string(root.join("pcaps/INDEX.tsv")).expect("INDEX.tsv");
     let mut wrong = Vec::new();
     for line in index.lines() {
@@ -361,11 +372,7 @@ fn clean_captures_have_their_requests_and_responses() {
         let &[file, _, _, family, _, _, _, requests, responses, _, "sessions", "clean", ..] = columns.as_slice() else {
             continue;
         };
-        let Some(name) = [("http", "HTTP"), ("redis", "Redis"), ("mysql", "MySQL"), ("dns", "DNS")]
-            .iter()
-            .find(|(known, _)| *known == family)
-            .map(|(_, name)| *name)
-        else {
+        let Some(known) = families.iter().find(|known| lists(&known["folders"], family)) else {
             continue;
         };
         let all = packets(&root.join("pcaps").join(file));
@@ -375,7 +382,7 @@ fn clean_captures_have_their_requests_and_responses() {
         let seen = walk(&all, &settings(), false);
         let messages: Vec<_> = seen
             .iter()
-            .filter(|flow| flow.protocol.is_some_and(|protocol| protocol.name == name))
+            .filter(|flow| flow.protocol.is_some_and(|protocol| lists(&known["protocols"], protocol.name)))
             .flat_map(|flow| &flow.messages)
             .collect();
         let found = messages.iter().filter(|(_, m)| m.kind != Kind::Response).count();
@@ -385,20 +392,13 @@ fn clean_captures_have_their_requests_and_responses() {
         }
     }
     let wrong: std::collections::BTreeSet<&str> = wrong.iter().filter_map(|line| line.split(':').next()).collect();
-    let known: std::collections::BTreeSet<&str> = COUNTED_OTHERWISE.iter().map(|(file, _)| *file).collect();
+    let known: std::collections::BTreeSet<&str> = families
+        .iter()
+        .filter_map(|family| family["counts"].as_object())
+        .flat_map(|counts| counts.keys().map(String::as_str))
+        .collect();
     assert_eq!(wrong, known, "captures whose count differs from tshark's");
 }
-
-/// Captures that tshark counts otherwise, and why; one that agrees must leave the list.
-const COUNTED_OTHERWISE: &[(&str, &str)] = &[
-    ("mysql/kindling-commit.pcap", "rebuilt with packets shorter than they declare"),
-    ("mysql/kindling-oneway.pcap", "rebuilt: a QUIT that declares 20 bytes"),
-    ("mysql/zeek-mysql-mysql8-navicat-login-failed.pcap", "tshark takes the password of an auth switch for a command"),
-    ("redis/zeek-redis-attr.pcap", "begins with an inline command that does not exist"),
-    ("redis/zeek-redis-bulk-loading.pcap", "tshark counts a segment of pipelined commands once"),
-    ("redis/zeek-redis-client-skip-while-off.pcap", "tshark counts a segment of pipelined commands once"),
-    ("redis/zeek-redis-reply-off-on.pcap", "tshark counts a segment of pipelined commands once"),
-];
 
 /// DeepFlow inflates the compressed protocol; here it belongs to nobody.
 #[test]
