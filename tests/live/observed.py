@@ -145,7 +145,7 @@ class Observed:
 @contextmanager
 def observed(namespace: str, folder: Path, **config: Any) -> Iterator[Observed]:
     """Observe a namespace; `config`: further keys of the core's configuration (docs/architecture.md, section 2)."""
-    inode = os.stat(f"/run/netns/{namespace}").st_ino
+    inode = Path(f"/run/netns/{namespace}").stat().st_ino
     agent = _core.Agent(json.dumps({"netns": inode, "ignored_pids": [os.getpid()], **config}))
     try:
         agent.start()
@@ -157,4 +157,3 @@ def observed(namespace: str, folder: Path, **config: Any) -> Iterator[Observed]:
     finally:
         seen.stop()
         agent.stop()
-
