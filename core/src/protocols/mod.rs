@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod compressed;
 pub mod dns;
 pub mod http1;
+pub mod mongodb;
 pub mod mysql;
 pub mod redis;
 pub mod sql;
@@ -204,7 +206,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, mongodb::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
