@@ -85,9 +85,25 @@ impl Waiting {
                 return None;
             }
             Pairing::Fifo => 0,
-            Pairing::Id => self.queue.iter().position(|pending| pending.half.message.pairing_key() == key)?,
+            Pairing::Ordered if self.is_past(key) => 0,
+            Pairing::Id | Pairing::Ordered => {
+                self.queue.iter().position(|pending| pending.half.message.pairing_key() == key)?
+            }
         };
         self.queue.remove(place).map(|pending| pending.half)
+    }
+
+    /// The parser speaks of no request that waits, or of one that was let go: only the order is left to pair by.
+    fn is_past(&self, key: Option<u64>) -> bool {
+        let first = self.queue.front().map(|pending| &pending.half.message);
+        first.is_some_and(|first| !first.may_be_silent && key.is_none_or(|key| first.pairing_key() > Some(key)))
+    }
+
+    /// Takes out the first request, when it went unanswered in silence before the one with this key.
+    pub fn passed_over(&mut self, key: u64) -> Option<Half> {
+        let first = self.queue.front().map(|pending| &pending.half.message)?;
+        let passed = first.may_be_silent && first.pairing_key().is_some_and(|own| own < key);
+        if passed { self.take_oldest() } else { None }
     }
 
     /// Takes a request out because its time is over.

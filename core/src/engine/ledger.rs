@@ -28,6 +28,8 @@ pub enum Unanswered {
     Evicted,
     /// The capture or the agent ended.
     Flushed,
+    /// The server answered it by saying nothing.
+    Silent,
 }
 
 /// The part of the engine that connections share.
@@ -127,7 +129,7 @@ impl Ledger {
     /// The direction lost bytes. When it was the server's, nobody knows which requests were answered in them.
     fn lost(&mut self, connection: &mut Connection, flow: &Arc<Flow>, direction: Direction) {
         let writer = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
-        if writer == Role::Server && flow.l7.pairing == Pairing::Fifo {
+        if writer == Role::Server && flow.l7.pairing != Pairing::Id {
             connection.waiting.forget_owed();
             while let Some(request) = connection.waiting.take_oldest() {
                 self.unanswered(flow, request, Unanswered::Unsure);
@@ -191,7 +193,17 @@ impl Ledger {
         direction: Direction,
         brought: &mut Brought,
     ) {
-        let request = connection.waiting.answer(flow.l7.pairing, half.message.pairing_key());
+        // Datagrams come in any order.
+        let pairing = match flow.l7.pairing {
+            Pairing::Ordered if flow.protocol == 17 => Pairing::Id,
+            pairing => pairing,
+        };
+        if let (Pairing::Ordered, Some(key)) = (pairing, half.message.pairing_key()) {
+            while let Some(silent) = connection.waiting.passed_over(key) {
+                self.unanswered(flow, silent, Unanswered::Silent);
+            }
+        }
+        let request = connection.waiting.answer(pairing, half.message.pairing_key());
         let id = request.as_ref().map_or(NONE, |request| request.syscall_trace_id);
         half.syscall_trace_id = id;
         if flow.source == Source::Socket {
@@ -232,12 +244,17 @@ impl Ledger {
         if !is_client(flow.local_role) {
             self.causality.close(request.syscall_trace_id);
         }
+        if request.message.may_be_silent && why != Unanswered::Unsure {
+            self.counters.sessions_one_way += 1;
+            self.emit(flow, RowType::Session, Status::Success, Some(request), None);
+            return;
+        }
         let total = match why {
             Unanswered::TimedOut => &mut self.counters.requests_timed_out,
             Unanswered::Closed => &mut self.counters.requests_closed,
             Unanswered::Unsure => &mut self.counters.requests_unsure,
             Unanswered::Evicted => &mut self.counters.requests_evicted,
-            Unanswered::Flushed => &mut self.counters.requests_flushed,
+            Unanswered::Flushed | Unanswered::Silent => &mut self.counters.requests_flushed,
         };
         *total += 1;
         let mut status = Status::Unknown;

@@ -12,6 +12,7 @@ use crate::event::Origin;
 pub mod compressed;
 pub mod dns;
 pub mod http1;
+pub mod memcached;
 pub mod mongodb;
 pub mod mysql;
 pub mod redis;
@@ -63,6 +64,8 @@ pub struct Message {
     /// The message began here, not where it was completed (a response whose status comes in its trailers): what
     /// [`Parser::at`] said then.
     pub began: Option<Origin>,
+    /// Silence answers this request too (a quiet command): one that gets no response is a session of its own.
+    pub may_be_silent: bool,
     /// The server sent this request (a push, a delivery).
     pub is_reversed: bool,
     pub version: Cow<'static, str>,
@@ -134,6 +137,9 @@ pub trait Parser: Send {
 pub enum Pairing {
     Fifo,
     Id,
+    /// In the order of the requests, some of which go without a response: the parser says which one is answered
+    /// ([`Message::pair`]), and those before it that may be silent were.
+    Ordered,
 }
 
 /// Result of inference on a first payload.
@@ -207,7 +213,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, mongodb::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] =
+    &[mysql::PROTOCOL, http1::PROTOCOL, mongodb::PROTOCOL, memcached::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {

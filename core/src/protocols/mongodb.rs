@@ -244,7 +244,8 @@ impl Mongo {
                 if let (Some(count), Some(cursor)) = (count, cursor) {
                     let name = String::from_utf8_lossy(&content.collection);
                     content.text =
-                        format!("{{ \"getMore\": {cursor}, \"collection\": \"{name}\", \"batchSize\": {count} }}").into();
+                        format!("{{ \"getMore\": {cursor}, \"collection\": \"{name}\", \"batchSize\": {count} }}")
+                            .into();
                 }
                 return;
             }
