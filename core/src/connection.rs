@@ -10,7 +10,7 @@ use crate::event::{Direction, Endpoint, Segment, Source};
 use crate::peers::Process;
 use crate::protocols::{Guess, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
 use crate::session::Waiting;
-use crate::stream::{Piece, Report, Seen, Stream};
+use crate::stream::{Piece, Report, Seen, Stream, Switched};
 
 /// Payloads that may fail to be recognised before a connection is given up; fewer at an end point known to be foreign.
 pub const MAX_TRIES: u32 = 12;
@@ -249,7 +249,7 @@ impl Connection {
     /// The parser said that another protocol begins with the bytes it left: recognises that one.
     pub fn switch(
         &mut self,
-        direction: Direction,
+        Switched { direction, to }: Switched,
         recognition: &mut Recognition<'_>,
         seen: &mut Vec<Seen>,
         report: &mut Report,
@@ -257,7 +257,12 @@ impl Connection {
         let mut stream = std::mem::take(&mut self.streams[index(direction)]);
         let (origin, bytes) = stream.give_back();
         self.streams[index(opposite(direction))].clear();
+        let local_role = self.flow().map(|flow| flow.local_role);
         self.state = State::Undecided { tries: 0 };
+        let place = to.and_then(|id| REGISTRY.iter().position(|protocol| protocol.id == id));
+        if let (Some(place), Some(local_role)) = (place, local_role) {
+            self.speak(place, local_role, recognition);
+        }
         let piece = Piece { origin, length: bytes.len() as u64, payload: &bytes };
         let mut verdict = self.bytes(&mut stream, direction, piece, recognition, seen, report);
         if report.switched.is_some() {
@@ -267,6 +272,29 @@ impl Connection {
         }
         self.streams[index(direction)] = stream;
         verdict
+    }
+
+    /// Messages that the parser held back, of which nothing more will be known; the direction of the last.
+    pub fn finish(&mut self, seen: &mut Vec<Seen>) -> Option<Direction> {
+        let State::Parsed { flow, parser, .. } = &mut self.state else {
+            return None;
+        };
+        let mut last = None;
+        while let Some((role, message)) = parser.finish() {
+            let direction = if role == flow.local_role { Direction::Egress } else { Direction::Ingress };
+            let origin = message.began.unwrap_or_default();
+            seen.push(Seen { message, direction, origin, captured: 0 });
+            last = Some(direction);
+        }
+        last
+    }
+
+    /// The response to this request has begun.
+    pub fn answers(&self, request: &Message) -> bool {
+        match &self.state {
+            State::Parsed { parser, .. } => parser.answers(request.pairing_key()),
+            _ => false,
+        }
     }
 
     /// Gives up waiting for packets that did not come.
@@ -437,10 +465,16 @@ impl Connection {
     }
 
     fn decide(&mut self, l7_index: usize, local_role: Role, now_us: u64, recognition: &mut Recognition<'_>) {
+        let server = if is_client(local_role) { self.remote } else { self.local };
+        recognition.endpoints.note(self.protocol, server, Some(l7_index), now_us);
+        self.speak(l7_index, local_role, recognition);
+    }
+
+    /// From here on the connection speaks this protocol.
+    fn speak(&mut self, l7_index: usize, local_role: Role, recognition: &Recognition<'_>) {
         let l7 = &REGISTRY[l7_index];
         let (client, server) =
             if is_client(local_role) { (self.local, self.remote) } else { (self.remote, self.local) };
-        recognition.endpoints.note(self.protocol, server, Some(l7_index), now_us);
         let flow = Flow {
             id: self.key.flow_id(),
             source: self.source,

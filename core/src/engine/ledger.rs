@@ -200,6 +200,8 @@ impl Ledger {
                 (Role::Client, Direction::Ingress) => {
                     Causality::response_read(&mut connection.memory, id, brought);
                 }
+                // The client gave the request up.
+                (Role::Server, Direction::Ingress) => self.causality.close(id),
                 _ => {}
             }
         }
@@ -247,6 +249,14 @@ impl Ledger {
             self.meter.add(flow, local, &request.message, self.now_us, &Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, Some(request), None);
+    }
+
+    /// A request whose time is over while its response is under way.
+    pub fn await_again(&mut self, connection: &mut Connection, flow: &Flow, request: Half, now_us: u64) {
+        self.order.live -= 1;
+        let timeout_us = self.timeout_us(flow);
+        let serial = self.order.enter(connection.key, now_us, timeout_us);
+        connection.waiting.push_again(serial, request);
     }
 
     fn emit(

@@ -1,6 +1,6 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112): heads are read, bodies are skipped by count.
 
-mod head;
+pub(super) mod head;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

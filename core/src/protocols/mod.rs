@@ -10,9 +10,12 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod dns;
+pub mod grpc;
 pub mod http1;
+pub mod http2;
 pub mod mysql;
 pub mod redis;
+pub mod request_context;
 pub mod sql;
 pub mod trace_context;
 
@@ -74,6 +77,8 @@ pub struct Message {
     pub response_result: String,
     /// Declared length of this message's body, bytes.
     pub length: Option<i64>,
+    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named.
+    pub request_length: Option<i64>,
     pub sql_affected_rows: Option<u64>,
     pub trace_id: String,
     pub span_id: String,
@@ -104,6 +109,8 @@ pub enum Step {
     /// From here on, both directions speak another protocol (TLS after a negotiation, an upgrade): it is recognised
     /// anew, beginning with this window.
     Switch,
+    /// The same, where it is known which protocol takes over: its number.
+    SwitchTo(u8),
 }
 
 /// State of one connection; both directions go through it in the order of time.
@@ -121,6 +128,17 @@ pub trait Parser: Send {
 
     /// Where the first byte of the next window came from.
     fn at(&mut self, _origin: Origin) {}
+
+    /// The connection is over, or all that is known is asked for: a message that was held back, one a call.
+    fn finish(&mut self) -> Option<(Role, Box<Message>)> {
+        None
+    }
+
+    /// The response to the request with this pairing key (the first that waits when there is none) has begun, though
+    /// it was not given out yet.
+    fn answers(&self, _key: Option<u64>) -> bool {
+        false
+    }
 
     /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
     /// differently on datagrams care.
@@ -205,7 +223,16 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    mysql::PROTOCOL,
+    http2::PROTOCOL,
+    grpc::GRPC,
+    grpc::TRIPLE,
+    grpc::WEB,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {

@@ -2,37 +2,12 @@
 
 use memchr::memchr;
 
-use crate::protocols::trace_context::{same_header, span_id, trace_id};
+use crate::protocols::request_context::RequestContext;
 use crate::protocols::{Kind, Message, ParserSettings, Role, Status, endpoint};
 
 pub enum Line<'a> {
     Request { method: &'a [u8], target: &'a [u8] },
     Response { code: u16, phrase: &'a [u8] },
-}
-
-/// Value of the header that stands first in a list of the settings.
-struct Preferred<T> {
-    rank: usize,
-    value: Option<T>,
-}
-
-impl<T> Default for Preferred<T> {
-    fn default() -> Self {
-        Self { rank: usize::MAX, value: None }
-    }
-}
-
-impl<T> Preferred<T> {
-    fn offer(&mut self, names: &[String], header: &[u8], value: impl FnOnce() -> Option<T>) {
-        let Some(rank) = names.iter().position(|name| same_header(header, name)) else {
-            return;
-        };
-        if rank < self.rank
-            && let Some(value) = value()
-        {
-            *self = Self { rank, value: Some(value) };
-        }
-    }
 }
 
 pub struct Head<'a> {
@@ -45,10 +20,7 @@ pub struct Head<'a> {
     host: &'a [u8],
     user_agent: &'a [u8],
     referer: &'a [u8],
-    x_request_id: Preferred<&'a [u8]>,
-    proxy_client: Preferred<&'a [u8]>,
-    trace_id: Preferred<String>,
-    span_id: Preferred<String>,
+    context: RequestContext,
 }
 
 impl<'a> Head<'a> {
@@ -69,10 +41,7 @@ impl<'a> Head<'a> {
             host: b"",
             user_agent: b"",
             referer: b"",
-            x_request_id: Preferred::default(),
-            proxy_client: Preferred::default(),
-            trace_id: Preferred::default(),
-            span_id: Preferred::default(),
+            context: RequestContext::default(),
         };
         let mut rest = end.and_then(|end| bytes.get(end + 1..)).unwrap_or_default();
         while let Some(length) = field_line(rest) {
@@ -103,23 +72,17 @@ impl<'a> Head<'a> {
             }
             _ => {}
         }
-        self.x_request_id.offer(&settings.x_request_id, name, || Some(value));
-        self.proxy_client.offer(&settings.http_real_client, name, || Some(value));
-        self.trace_id.offer(&settings.apm_trace_id, name, || trace_id(name, &unfold(value, settings)));
-        self.span_id.offer(&settings.apm_span_id, name, || span_id(name, &unfold(value, settings)));
+        self.context.offer(settings, name, &|| unfold(value, settings));
     }
 
     pub fn message(self, settings: &ParserSettings) -> Message {
         let text = |value: &[u8]| unfold(value, settings);
-        let clipped = |value: Option<String>| settings.text(value.unwrap_or_default().as_bytes());
         let mut message = Message {
             version: self.version.into(),
             length: self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
-            x_request_id: text(self.x_request_id.value.unwrap_or_default()),
-            trace_id: clipped(self.trace_id.value),
-            span_id: clipped(self.span_id.value),
             ..Message::default()
         };
+        self.context.fill(&mut message);
         match self.line {
             Line::Request { method, target } => {
                 let (authority, resource) = split_target(method, target);
@@ -132,9 +95,6 @@ impl<'a> Head<'a> {
                     _ if method == b"CONNECT" => message.request_resource.clone(),
                     _ => endpoint(&message.request_resource, settings.http_endpoint_segments),
                 };
-                let proxied = self.proxy_client.value.unwrap_or_default();
-                message.http_proxy_client =
-                    text(proxied.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii());
                 for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
                     if !value.is_empty() {
                         message.attributes.push((name.to_owned(), text(value)));
@@ -144,11 +104,7 @@ impl<'a> Head<'a> {
             Line::Response { code, phrase } => {
                 message.kind = Kind::Response;
                 message.response_code = Some(i32::from(code));
-                message.status = match code {
-                    400..500 => Status::ClientError,
-                    500.. => Status::ServerError,
-                    _ => Status::Success,
-                };
+                message.status = status_of(code);
                 if code >= 400 {
                     message.response_exception = reason(code).map_or_else(|| settings.text(phrase), ToOwned::to_owned);
                 }
@@ -240,8 +196,16 @@ fn split_target<'a>(method: &[u8], target: &'a [u8]) -> (Option<&'a [u8]>, &'a [
     (Some(host), if resource.is_empty() { b"/" } else { resource })
 }
 
+pub fn status_of(code: u16) -> Status {
+    match code {
+        400..500 => Status::ClientError,
+        500.. => Status::ServerError,
+        _ => Status::Success,
+    }
+}
+
 /// Reason phrases of the error codes (IANA HTTP Status Code Registry).
-fn reason(code: u16) -> Option<&'static str> {
+pub fn reason(code: u16) -> Option<&'static str> {
     Some(match code {
         400 => "Bad Request",
         401 => "Unauthorized",
