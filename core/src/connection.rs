@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::causality::Memory;
 use crate::event::{Direction, Endpoint, Segment, Source};
 use crate::peers::Process;
-use crate::protocols::{Guess, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
+use crate::protocols::{Guess, Late, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
 use crate::session::Waiting;
 use crate::stream::{Piece, Report, Seen, Stream, Switched};
 
@@ -257,11 +257,13 @@ impl Connection {
         let mut stream = std::mem::take(&mut self.streams[index(direction)]);
         let (origin, bytes) = stream.give_back();
         self.streams[index(opposite(direction))].clear();
-        let local_role = self.flow().map(|flow| flow.local_role);
-        self.state = State::Undecided { tries: 0 };
+        let before = std::mem::replace(&mut self.state, State::Undecided { tries: 0 });
         let place = to.and_then(|id| REGISTRY.iter().position(|protocol| protocol.id == id));
-        if let (Some(place), Some(local_role)) = (place, local_role) {
-            self.speak(place, local_role, recognition);
+        if let (Some(place), State::Parsed { flow, mut parser, .. }) = (place, before) {
+            self.speak(place, flow.local_role, recognition);
+            if let (State::Parsed { parser: next, .. }, Some(successor)) = (&mut self.state, parser.successor()) {
+                *next = successor;
+            }
         }
         let piece = Piece { origin, length: bytes.len() as u64, payload: &bytes };
         let mut verdict = self.bytes(&mut stream, direction, piece, recognition, seen, report);
@@ -289,11 +291,11 @@ impl Connection {
         last
     }
 
-    /// The response to this request has begun.
-    pub fn answers(&self, request: &Message) -> bool {
-        match &self.state {
-            State::Parsed { parser, .. } => parser.answers(request.pairing_key()),
-            _ => false,
+    /// What the parser knows of a request whose time is over.
+    pub fn late(&mut self, request: &Message) -> Late {
+        match &mut self.state {
+            State::Parsed { parser, .. } => parser.late(request.pairing_key()),
+            _ => Late::Unanswered,
         }
     }
 

@@ -22,7 +22,7 @@ pub use settings::EngineConfig;
 use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
 use crate::peers::{Peers, Process, comm_bytes};
-use crate::protocols::ParserSettings;
+use crate::protocols::{Late, ParserSettings};
 use crate::stream::{Piece, Report, Seen, Switched};
 use ledger::{Ledger, Unanswered};
 use output::Output;
@@ -175,11 +175,11 @@ impl Engine {
                 && let Some(request) = connection.waiting.take(ticket.serial)
                 && let Some(flow) = connection.flow().cloned()
             {
-                if connection.answers(&request.message) {
+                match connection.late(&request.message) {
+                    Late::Unanswered => self.ledger.unanswered(&flow, request, Unanswered::TimedOut),
                     // A response that takes its time is none that does not come.
-                    self.ledger.await_again(connection, &flow, request, now_us);
-                } else {
-                    self.ledger.unanswered(&flow, request, Unanswered::TimedOut);
+                    Late::Begun => self.ledger.await_again(connection, &flow, request, now_us),
+                    Late::Ended(message) => self.ledger.ended(connection, &flow, request, message),
                 }
             }
         }

@@ -118,6 +118,9 @@ class TracingTag(Section):
 
 class HttpEndpoint(Section):
     keep_segments: int = Field(2, ge=1, le=16, description="Path segments kept in an HTTP endpoint.")
+    fold_ids: bool = Field(
+        True, description="Path segments that are ids (digits, UUIDs, long hexadecimal or mixed tokens) become `*`."
+    )
 
 
 class TagExtraction(Section):
@@ -224,6 +227,7 @@ class AgentSettings(Section):
                 "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],
                 "http_real_client": [_header(name) for name in tags.tracing_tag.http_real_client],
                 "http_endpoint_segments": tags.http_endpoint.keep_segments,
+                "http_endpoint_fold_ids": tags.http_endpoint.fold_ids,
                 "obfuscate_protocols": tags.obfuscate_protocols,
             }
         )

@@ -2,14 +2,14 @@
 
 mod detect;
 mod frame;
-mod hpack;
 mod head;
+mod hpack;
 mod huffman;
 mod streams;
 
 use std::sync::Arc;
 
-use super::{Message, Pairing, Parser, ParserSettings, Protocol, Role, Step};
+use super::{Late, Message, Pairing, Parser, ParserSettings, Protocol, Role, Step};
 use crate::event::Origin;
 use frame::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADER, HEADERS, PADDED, PREFACE, PUSH_PROMISE, RST_STREAM,
@@ -131,7 +131,7 @@ impl Http2 {
             },
             RST_STREAM => match whole.and_then(|code| code.first_chunk()) {
                 Some(code) => {
-                    let message = self.streams.reset(role, frame.stream, u32::from_be_bytes(*code));
+                    let message = self.streams.reset(role, frame.stream, u32::from_be_bytes(*code), self.at);
                     taken(frame, message)
                 }
                 None => Step::NeedMore,
@@ -254,7 +254,13 @@ fn taken(frame: Frame, message: Option<Box<Message>>) -> Step {
 
 impl Parser for Http2 {
     fn parse(&mut self, role: Role, window: &[u8]) -> Step {
-        self.step(role, window, None)
+        match self.step(role, window, None) {
+            Step::Skip(consumed) if role == Role::Client => match self.streams.given_up(self.at.time_us) {
+                Some(message) => Step::Message { consumed, message: Box::new(message) },
+                None => Step::Skip(consumed),
+            },
+            step => step,
+        }
     }
 
     fn truncated(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
@@ -280,8 +286,8 @@ impl Parser for Http2 {
         self.streams.take_held(&self.settings).map(|message| (Role::Server, Box::new(message)))
     }
 
-    fn answers(&self, key: Option<u64>) -> bool {
-        key.is_some_and(|key| self.streams.holds(key))
+    fn late(&mut self, key: Option<u64>) -> Late {
+        key.map_or(Late::Unanswered, |key| self.streams.late(key))
     }
 }
 

@@ -14,10 +14,12 @@ pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod mysql;
+mod path_template;
 pub mod redis;
 pub mod request_context;
 pub mod sql;
 pub mod trace_context;
+pub mod websocket;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +115,16 @@ pub enum Step {
     SwitchTo(u8),
 }
 
+/// What a parser knows of a request whose time is over.
+#[derive(Debug)]
+pub enum Late {
+    Unanswered,
+    /// Its response has begun, and is held back until its end: the request goes on waiting.
+    Begun,
+    /// This is how it ended.
+    Ended(Box<Message>),
+}
+
 /// State of one connection; both directions go through it in the order of time.
 pub trait Parser: Send {
     /// Parse at the start of `window`. `role` wrote it. `window` is never empty.
@@ -134,10 +146,15 @@ pub trait Parser: Send {
         None
     }
 
-    /// The response to the request with this pairing key (the first that waits when there is none) has begun, though
-    /// it was not given out yet.
-    fn answers(&self, _key: Option<u64>) -> bool {
-        false
+    /// The request with this pairing key (the first that waits when there is none) has waited for its time: is there
+    /// more to know?
+    fn late(&mut self, _key: Option<u64>) -> Late {
+        Late::Unanswered
+    }
+
+    /// The parser that takes over after `SwitchTo`, when it has to know what was said before.
+    fn successor(&mut self) -> Option<Box<dyn Parser>> {
+        None
     }
 
     /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
@@ -172,6 +189,8 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Segments of a path that are ids become `*` in its endpoint.
+    pub http_endpoint_fold_ids: bool,
     /// Protocols whose values are masked ("Redis", "MySQL").
     pub obfuscate_protocols: Vec<String>,
     /// Longest text kept in one field, bytes.
@@ -187,6 +206,7 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
         }
@@ -197,6 +217,12 @@ impl ParserSettings {
     /// Are the values of this protocol masked?
     pub fn masks(&self, protocol: &str) -> bool {
         self.obfuscate_protocols.iter().any(|name| name.eq_ignore_ascii_case(protocol))
+    }
+
+    /// The endpoint of an HTTP path: its first segments, ids as `*`.
+    pub fn endpoint(&self, path: &str) -> String {
+        let cut = endpoint(path, self.http_endpoint_segments);
+        if self.http_endpoint_fold_ids { path_template::fold(&cut) } else { cut }
     }
 
     /// `bytes` as text of at most `max_field` bytes.
@@ -229,6 +255,7 @@ pub static REGISTRY: &[Protocol] = &[
     grpc::GRPC,
     grpc::TRIPLE,
     grpc::WEB,
+    websocket::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     dns::PROTOCOL,

@@ -2,8 +2,9 @@
 
 use memchr::memchr;
 
+use crate::protocols::grpc::{Call, Outcome};
 use crate::protocols::request_context::RequestContext;
-use crate::protocols::{Kind, Message, ParserSettings, Role, Status, endpoint};
+use crate::protocols::{Kind, Message, ParserSettings, Role, Status};
 
 pub enum Line<'a> {
     Request { method: &'a [u8], target: &'a [u8] },
@@ -17,10 +18,14 @@ pub struct Head<'a> {
     pub chunked: bool,
     /// Some transfer coding was applied (chunked or not).
     pub transfer_encoded: bool,
+    pub upgrade: &'a [u8],
+    pub call: Call,
     host: &'a [u8],
     user_agent: &'a [u8],
     referer: &'a [u8],
     context: RequestContext,
+    /// What gRPC-Web says in headers when there is no body.
+    outcome: Outcome,
 }
 
 impl<'a> Head<'a> {
@@ -38,10 +43,13 @@ impl<'a> Head<'a> {
             content_length: None,
             chunked: false,
             transfer_encoded: false,
+            upgrade: b"",
+            call: Call::None,
             host: b"",
             user_agent: b"",
             referer: b"",
             context: RequestContext::default(),
+            outcome: Outcome::default(),
         };
         let mut rest = end.and_then(|end| bytes.get(end + 1..)).unwrap_or_default();
         while let Some(length) = field_line(rest) {
@@ -63,7 +71,10 @@ impl<'a> Head<'a> {
         match name.len() {
             4 if is("host") => self.host = value,
             7 if is("referer") => self.referer = value,
+            7 if is("upgrade") => self.upgrade = value,
             10 if is("user-agent") => self.user_agent = value,
+            11 | 12 if is("grpc-status") || is("grpc-message") => self.outcome.read(name, value, settings),
+            12 if is("content-type") => self.call = Call::of(value),
             14 if is("content-length") && self.content_length.is_none() => self.content_length = decimal(value),
             17 if is("transfer-encoding") => {
                 let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
@@ -93,8 +104,12 @@ impl<'a> Head<'a> {
                 message.endpoint = match resource {
                     b"*" => "*".to_owned(),
                     _ if method == b"CONNECT" => message.request_resource.clone(),
-                    _ => endpoint(&message.request_resource, settings.http_endpoint_segments),
+                    _ => settings.endpoint(&message.request_resource),
                 };
+                if self.call.is_web() {
+                    let path = std::mem::take(&mut message.request_resource);
+                    self.call.name_request(&path, &mut message);
+                }
                 for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
                     if !value.is_empty() {
                         message.attributes.push((name.to_owned(), text(value)));
@@ -105,8 +120,14 @@ impl<'a> Head<'a> {
                 message.kind = Kind::Response;
                 message.response_code = Some(i32::from(code));
                 message.status = status_of(code);
+                if self.call.is_web() {
+                    message.l7_protocol = self.call.l7_protocol();
+                }
                 if code >= 400 {
                     message.response_exception = reason(code).map_or_else(|| settings.text(phrase), ToOwned::to_owned);
+                }
+                if self.call.is_web() {
+                    self.outcome.fill(&mut message);
                 }
             }
         }
@@ -154,7 +175,7 @@ fn request_line(line: &[u8], complete: bool) -> Option<(Line<'_>, &'static str)>
     let blank = memchr(b' ', line)?;
     let (method, rest) = line.split_at(blank);
     let rest = rest.trim_ascii();
-    if method.is_empty() || !method.iter().all(|&byte| super::is_token(byte)) {
+    if method.is_empty() || !method.iter().all(|&byte| super::detect::is_token(byte)) {
         return None;
     }
     let last = rest.iter().rposition(|&byte| byte == b' ').map_or(0, |at| at + 1);

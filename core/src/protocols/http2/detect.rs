@@ -53,7 +53,8 @@ fn chain(bytes: &[u8]) -> Chain {
     let mut begins = true;
     for count in 0..MAX_FRAMES {
         let Some(frame) = Frame::read(rest) else {
-            let cut = rest.get(3).is_none_or(|kind| *kind <= CONTINUATION) && rest.first().is_none_or(|&high| high == 0);
+            let cut =
+                rest.get(3).is_none_or(|kind| *kind <= CONTINUATION) && rest.first().is_none_or(|&high| high == 0);
             return if cut { Chain::Frames(count) } else { Chain::Wrong };
         };
         if !frame.is_plausible() || frame.length > 1 << 14 && count == 0 {

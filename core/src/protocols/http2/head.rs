@@ -4,7 +4,7 @@ use super::hpack::{Decoder, Malformed};
 use crate::protocols::grpc::{Call, Outcome};
 use crate::protocols::http1::head::{reason, status_of};
 use crate::protocols::request_context::RequestContext;
-use crate::protocols::{Kind, Message, ParserSettings, endpoint};
+use crate::protocols::{Kind, Message, ParserSettings};
 
 #[derive(Debug, Default)]
 pub struct Head {
@@ -52,7 +52,11 @@ impl Head {
         match name {
             b":method" => self.method = text(),
             b":path" => self.path = text(),
-            b":authority" => self.authority = text(),
+            b":authority" => {
+                // The name of a user, and a password, belong to nobody's row.
+                let host = value.rsplit(|&byte| byte == b'@').next().unwrap_or(value);
+                self.authority = settings.text(host);
+            }
             b":status" => self.code = number(value).filter(|code| (100..1000).contains(code)),
             b"host" => self.host = text(),
             b"user-agent" => self.user_agent = text(),
@@ -89,8 +93,7 @@ impl Head {
                 message.endpoint.clone_from(&message.request_domain);
             }
         } else {
-            message.endpoint =
-                if self.path == "*" { "*".to_owned() } else { endpoint(&self.path, settings.http_endpoint_segments) };
+            message.endpoint = if self.path == "*" { "*".to_owned() } else { settings.endpoint(&self.path) };
             message.request_resource = self.path;
         }
         message.request_type = self.method;

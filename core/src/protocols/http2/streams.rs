@@ -1,17 +1,19 @@
 //! The open streams of a connection, and the responses that wait for their trailers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::frame::error_name;
 use super::head::Head;
 use crate::event::Origin;
 use crate::protocols::grpc::Call;
 use crate::protocols::grpc::web::Body;
-use crate::protocols::{Kind, Message, ParserSettings, Role, Status};
+use crate::protocols::{Kind, Late, Message, ParserSettings, Role, Status};
 
 /// Streams that are followed at a time; servers allow some 100 to 250.
 const MAX_OPEN: usize = 1024;
 const NO_ERROR: u32 = 0;
+/// How long a response may be under way when the client gives the request up, µs.
+const CROSSING_US: u64 = 1_000_000;
 
 #[derive(Debug, Default)]
 struct Stream {
@@ -23,6 +25,8 @@ struct Stream {
     held: Option<Box<Message>>,
     /// The body of a response whose trailers are in it.
     body: Option<Box<Body>>,
+    /// The client gave the request up: with what code, and where.
+    given_up: Option<(u32, Origin)>,
     /// Bytes of DATA, of the request and of the response.
     sent: Option<u64>,
     received: Option<u64>,
@@ -51,6 +55,8 @@ impl Stream {
 #[derive(Debug, Default)]
 pub struct Streams {
     open: BTreeMap<u32, Stream>,
+    /// Streams that the client gave up before their response.
+    given_up: VecDeque<u32>,
     /// Highest stream that the client opened.
     newest: u32,
 }
@@ -101,6 +107,13 @@ impl Streams {
         }
         stream.answered = true;
         stream.waits = false;
+        if let Some((code, _)) = stream.given_up {
+            if !said && call != Call::None {
+                blame(&mut message, Role::Client, code);
+            }
+            self.open.remove(&id);
+            return Some(message);
+        }
         if ends || said || call == Call::None {
             stream.measure(&mut message);
             if ends {
@@ -150,27 +163,56 @@ impl Streams {
         self.open.remove(&id)?.complete(Some(settings))
     }
 
-    /// RST_STREAM.
-    pub fn reset(&mut self, role: Role, id: u32, code: u32) -> Option<Box<Message>> {
+    /// RST_STREAM, at `at`.
+    pub fn reset(&mut self, role: Role, id: u32, code: u32, at: Origin) -> Option<Box<Message>> {
+        let stream = self.open.get_mut(&id)?;
+        if role == Role::Client && stream.waits && stream.given_up.is_none() {
+            stream.given_up = Some((code, at));
+            self.given_up.push_back(id);
+            if self.given_up.len() > MAX_OPEN {
+                self.given_up.pop_front();
+            }
+            return None;
+        }
         let stream = self.open.remove(&id)?;
         let waits = stream.waits;
         let call = stream.call;
         let mut message = match stream.complete(None) {
             Some(message) => message,
-            None if waits => Message {
-                kind: Kind::Response,
-                request_id: Some(u64::from(id)),
-                version: "2".into(),
-                l7_protocol: call.l7_protocol(),
-                ..Message::default()
-            },
+            None if waits => unanswered(id, call),
             None => return None,
         };
         if code != NO_ERROR || waits {
-            message.status = if role == Role::Client { Status::ClientError } else { Status::ServerError };
-            error_name(code).clone_into(&mut message.response_exception);
+            blame(&mut message, role, code);
         }
         Some(Box::new(message))
+    }
+
+    fn end_of_given_up(&mut self, id: u32) -> Option<Message> {
+        let stream = self.open.get(&id)?;
+        let (code, at) = stream.given_up?;
+        let mut message = unanswered(id, stream.call);
+        blame(&mut message, Role::Client, code);
+        message.began = Some(at);
+        self.open.remove(&id);
+        Some(message)
+    }
+
+    /// A request that the client gave up so long before `now_us` that no response is under way.
+    pub fn given_up(&mut self, now_us: u64) -> Option<Message> {
+        while let Some(&id) = self.given_up.front() {
+            match self.open.get(&id).and_then(|stream| stream.given_up) {
+                Some((_, at)) if at.time_us.saturating_add(CROSSING_US) > now_us => return None,
+                Some(_) => {
+                    self.given_up.pop_front();
+                    return self.end_of_given_up(id);
+                }
+                None => {
+                    self.given_up.pop_front();
+                }
+            }
+        }
+        None
     }
 
     /// So many bytes of content in a DATA frame.
@@ -198,13 +240,43 @@ impl Streams {
         }
     }
 
-    /// A response that waits for its end, which nobody will see.
+    /// A response of which nothing more will be seen.
     pub fn take_held(&mut self, settings: &ParserSettings) -> Option<Message> {
+        while let Some(id) = self.given_up.pop_front() {
+            if let Some(message) = self.end_of_given_up(id) {
+                return Some(message);
+            }
+        }
         let id = *self.open.iter().find(|(_, stream)| stream.held.is_some())?.0;
         self.open.remove(&id)?.complete(Some(settings))
     }
 
-    pub fn holds(&self, key: u64) -> bool {
-        u32::try_from(key).ok().and_then(|id| self.open.get(&id)).is_some_and(|stream| stream.held.is_some())
+    /// The time of this request is over.
+    pub fn late(&mut self, key: u64) -> Late {
+        let Ok(id) = u32::try_from(key) else {
+            return Late::Unanswered;
+        };
+        match self.open.get(&id) {
+            Some(stream) if stream.held.is_some() => Late::Begun,
+            Some(_) => self.end_of_given_up(id).map_or(Late::Unanswered, |message| Late::Ended(Box::new(message))),
+            None => Late::Unanswered,
+        }
     }
+}
+
+/// The response that a stream never had.
+fn unanswered(id: u32, call: Call) -> Message {
+    Message {
+        kind: Kind::Response,
+        request_id: Some(u64::from(id)),
+        version: "2".into(),
+        l7_protocol: call.l7_protocol(),
+        ..Message::default()
+    }
+}
+
+/// `role` ended the stream with this code.
+fn blame(message: &mut Message, role: Role, code: u32) {
+    message.status = if role == Role::Client { Status::ClientError } else { Status::ServerError };
+    error_name(code).clone_into(&mut message.response_exception);
 }
