@@ -1,5 +1,6 @@
 //! Parsers against arbitrary bytes, every split of recorded streams, and published captures.
 
+mod brokers;
 #[path = "../driver/mod.rs"]
 mod driver;
 
@@ -66,7 +67,7 @@ fn field(message: &Message, key: &str) -> Value {
     match key {
         "kind" => format!("{:?}", message.kind).into(),
         "status" => format!("{:?}", message.status).into(),
-        "version" => message.version.into(),
+        "version" => message.version.as_ref().into(),
         "type" => message.request_type.as_str().into(),
         "domain" => message.request_domain.as_str().into(),
         "resource" => message.request_resource.as_str().into(),
