@@ -1,6 +1,5 @@
 //! Parsers against arbitrary bytes, every split of recorded streams, and published captures.
 
-mod brokers;
 #[path = "../driver/mod.rs"]
 mod driver;
 
