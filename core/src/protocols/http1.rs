@@ -138,7 +138,8 @@ impl Http1 {
 
     /// A head; `cut` is how many bytes follow it unseen when its end was not found.
     fn message(&mut self, role: Role, bytes: &[u8], cut: Option<u64>) -> Step {
-        let Some(head) = Head::read(bytes, cut.is_none(), role, &self.settings) else {
+        let settings = Arc::clone(&self.settings);
+        let Some(head) = Head::read(bytes, cut.is_none(), role, &settings) else {
             return Step::Invalid;
         };
         let mut consumed = bytes.len() as u64;
@@ -171,7 +172,7 @@ impl Http1 {
         }
         let upgrades = role == Role::Client && !head.upgrade.is_empty();
         let body = (role == Role::Server && head.call.is_web()).then(|| Body::new(head.call));
-        let mut message = Box::new(head.message(&self.settings));
+        let mut message = Box::new(head.message(&settings));
         if upgrades {
             self.asked = Asked::of(&message);
         }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod amqp;
+pub mod cursor;
 pub mod dns;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod mysql;
 mod path_template;
+pub mod propagation;
 pub mod redis;
-pub mod request_context;
 pub mod sql;
 pub mod trace_context;
 pub mod websocket;
@@ -250,6 +252,7 @@ pub struct Protocol {
 
 /// Every protocol, in the order of inference (the strictest check first).
 pub static REGISTRY: &[Protocol] = &[
+    amqp::PROTOCOL,
     mysql::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,

@@ -77,6 +77,7 @@ fn field(message: &Message, key: &str) -> Value {
         "length" => message.length.into(),
         "l7" => message.l7_protocol.into(),
         "reversed" => message.is_reversed.into(),
+        "request_length" => message.request_length.into(),
         "rows" => message.sql_affected_rows.into(),
         "id" => message.request_id.into(),
         "trace_id" => message.trace_id.as_str().into(),

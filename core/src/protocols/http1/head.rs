@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use crate::protocols::grpc::{Call, Outcome};
-use crate::protocols::request_context::RequestContext;
+use crate::protocols::propagation::Propagation;
 use crate::protocols::{Kind, Message, ParserSettings, Role, Status};
 
 pub enum Line<'a> {
@@ -23,14 +23,14 @@ pub struct Head<'a> {
     host: &'a [u8],
     user_agent: &'a [u8],
     referer: &'a [u8],
-    context: RequestContext,
+    context: Propagation<'a>,
     /// What gRPC-Web says in headers when there is no body.
     outcome: Outcome,
 }
 
 impl<'a> Head<'a> {
     /// Reads a head; of an incomplete one the last, cut line is left out (but not a cut start line).
-    pub fn read(bytes: &'a [u8], complete: bool, role: Role, settings: &ParserSettings) -> Option<Self> {
+    pub fn read(bytes: &'a [u8], complete: bool, role: Role, settings: &'a ParserSettings) -> Option<Self> {
         let end = memchr(b'\n', bytes);
         let first = bytes.get(..end.unwrap_or(bytes.len()))?;
         let (line, version) = match role {
@@ -48,7 +48,7 @@ impl<'a> Head<'a> {
             host: b"",
             user_agent: b"",
             referer: b"",
-            context: RequestContext::default(),
+            context: Propagation::new(settings),
             outcome: Outcome::default(),
         };
         let mut rest = end.and_then(|end| bytes.get(end + 1..)).unwrap_or_default();
@@ -83,7 +83,11 @@ impl<'a> Head<'a> {
             }
             _ => {}
         }
-        self.context.offer(settings, name, &|| unfold(value, settings));
+        if value.contains(&b'\n') {
+            self.context.offer_http(name, unfold(value, settings).as_bytes());
+        } else {
+            self.context.offer_http(name, value);
+        }
     }
 
     pub fn message(self, settings: &ParserSettings) -> Message {

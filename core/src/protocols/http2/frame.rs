@@ -63,7 +63,7 @@ impl Frame {
             HEADERS => on_stream && self.length > 0,
             PRIORITY => on_stream && self.length == 5,
             RST_STREAM => on_stream && self.length == 4,
-            SETTINGS => on_connection && (if self.has(ACK) { self.length == 0 } else { self.length % 6 == 0 }),
+            SETTINGS => on_connection && (if self.has(ACK) { self.length == 0 } else { self.length.is_multiple_of(6) }),
             PUSH_PROMISE => on_stream && self.length > 4,
             PING => on_connection && self.length == 8,
             GOAWAY => on_connection && self.length >= 8,

@@ -3,11 +3,10 @@
 use super::hpack::{Decoder, Malformed};
 use crate::protocols::grpc::{Call, Outcome};
 use crate::protocols::http1::head::{reason, status_of};
-use crate::protocols::request_context::RequestContext;
+use crate::protocols::propagation::Propagation;
 use crate::protocols::{Kind, Message, ParserSettings};
 
-#[derive(Debug, Default)]
-pub struct Head {
+pub struct Head<'s> {
     method: String,
     path: String,
     authority: String,
@@ -18,7 +17,7 @@ pub struct Head {
     content_length: Option<i64>,
     pub call: Call,
     pub outcome: Outcome,
-    context: RequestContext,
+    context: Propagation<'s>,
     /// A header of Dubbo 3 is among the fields.
     triple: bool,
     /// Pseudo-headers of a request are among them.
@@ -27,14 +26,29 @@ pub struct Head {
     pub unknown: bool,
 }
 
-impl Head {
+impl<'s> Head<'s> {
     pub fn read(
         decoder: &mut Decoder,
         block: &[u8],
         complete: bool,
-        settings: &ParserSettings,
+        settings: &'s ParserSettings,
     ) -> Result<Self, Malformed> {
-        let mut head = Self::default();
+        let mut head = Self {
+            method: String::new(),
+            path: String::new(),
+            authority: String::new(),
+            host: String::new(),
+            user_agent: String::new(),
+            referer: String::new(),
+            code: None,
+            content_length: None,
+            call: Call::None,
+            outcome: Outcome::default(),
+            context: Propagation::new(settings),
+            triple: false,
+            asks: false,
+            unknown: false,
+        };
         decoder.decode(block, complete, &mut |name, value| match (name, value) {
             (Some(name), Some(value)) => head.field(name, value, settings),
             _ => head.unknown = true,
@@ -66,7 +80,7 @@ impl Head {
             b"grpc-status" | b"grpc-message" => self.outcome.read(name, value, settings),
             _ => self.triple |= name.starts_with(b"tri-"),
         }
-        self.context.offer(settings, name, &text);
+        self.context.offer_http(name, value);
     }
 
     pub fn request(self, id: u32, settings: &ParserSettings) -> Message {

@@ -79,6 +79,9 @@ const MAX_SIZE: usize = 64 * 1024;
 /// What an entry takes besides its texts (RFC 7541 section 4.1).
 const OVERHEAD: usize = 32;
 
+/// Takes a name and a value; `None` is what is not known.
+pub type Each<'a> = dyn FnMut(Option<&[u8]>, Option<&[u8]>) + 'a;
+
 /// The block makes no sense; what it would have put into the table is unknown.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -134,12 +137,7 @@ impl Decoder {
 
     /// Decodes a block, calling `each` with names and values; `None` is what is not known. Of a block that is not
     /// `complete` the beginning is decoded and the table given up.
-    pub fn decode(
-        &mut self,
-        block: &[u8],
-        complete: bool,
-        each: &mut dyn FnMut(Option<&[u8]>, Option<&[u8]>),
-    ) -> Result<(), Malformed> {
+    pub fn decode(&mut self, block: &[u8], complete: bool, each: &mut Each<'_>) -> Result<(), Malformed> {
         let mut rest = block;
         while !rest.is_empty() {
             if self.field(&mut rest, each).is_none() {
@@ -154,7 +152,7 @@ impl Decoder {
     }
 
     /// One representation (RFC 7541 section 6).
-    fn field(&mut self, rest: &mut &[u8], each: &mut dyn FnMut(Option<&[u8]>, Option<&[u8]>)) -> Option<()> {
+    fn field(&mut self, rest: &mut &[u8], each: &mut Each<'_>) -> Option<()> {
         let first = *rest.first()?;
         match first {
             0x80.. => {

@@ -70,9 +70,9 @@ impl Streams {
     }
 
     /// A header block of the client.
-    pub fn client_head(&mut self, id: u32, _ends: bool, head: Head, settings: &ParserSettings) -> Option<Message> {
+    pub fn client_head(&mut self, id: u32, _ends: bool, head: Head<'_>, settings: &ParserSettings) -> Option<Message> {
         // A server's number, or trailers: they have no pseudo-headers, and their stream is known or not the newest.
-        if id % 2 == 0 || id <= self.newest || !head.asks && !head.unknown {
+        if id.is_multiple_of(2) || id <= self.newest || !head.asks && !head.unknown {
             return None;
         }
         self.newest = id;
@@ -84,8 +84,8 @@ impl Streams {
     }
 
     /// A header block of the server that began at `at`.
-    pub fn server_head(&mut self, id: u32, ends: bool, head: Head, at: Origin) -> Option<Message> {
-        if id % 2 == 0 || head.code.is_some_and(|code| code < 200) {
+    pub fn server_head(&mut self, id: u32, ends: bool, head: Head<'_>, at: Origin) -> Option<Message> {
+        if id.is_multiple_of(2) || head.code.is_some_and(|code| code < 200) {
             return None;
         }
         let known = self.open.contains_key(&id);
@@ -128,7 +128,7 @@ impl Streams {
     }
 
     /// A header block without a status: the end of a response.
-    fn trailers(&mut self, id: u32, ends: bool, known: bool, head: Head) -> Option<Message> {
+    fn trailers(&mut self, id: u32, ends: bool, known: bool, head: Head<'_>) -> Option<Message> {
         if !ends && !known {
             return None;
         }
