@@ -13,6 +13,7 @@ pub mod amqp;
 pub mod cursor;
 pub mod dns;
 pub mod http1;
+pub mod mqtt;
 pub mod mysql;
 pub mod propagation;
 pub mod redis;
@@ -208,7 +209,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[amqp::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] =
+    &[amqp::PROTOCOL, mqtt::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
