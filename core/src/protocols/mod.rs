@@ -15,6 +15,7 @@ pub mod dns;
 pub mod http1;
 pub mod mqtt;
 pub mod mysql;
+pub mod nats;
 pub mod propagation;
 pub mod redis;
 pub mod sql;
@@ -210,7 +211,7 @@ pub struct Protocol {
 
 /// Every protocol, in the order of inference (the strictest check first).
 pub static REGISTRY: &[Protocol] =
-    &[amqp::PROTOCOL, mqtt::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+    &[amqp::PROTOCOL, mqtt::PROTOCOL, nats::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
