@@ -14,6 +14,7 @@ pub mod http1;
 pub mod mysql;
 pub mod redis;
 pub mod sql;
+pub mod thrift;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -205,7 +206,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] =
+    &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, thrift::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
