@@ -43,7 +43,8 @@ class Handler:
         pass
     def note(self, text):
         pass
-TServer.TThreadedServer(Shop.Processor(Handler()), TSocket.TServerSocket("127.0.0.1", 9090), Transports(), Protocols()).serve()
+listener = TSocket.TServerSocket("127.0.0.1", 9090)
+TServer.TThreadedServer(Shop.Processor(Handler()), listener, Transports(), Protocols()).serve()
 """
 
 CLIENT = f"""{COMMON}

@@ -11,8 +11,10 @@ use crate::event::Origin;
 
 pub mod dns;
 pub mod http1;
+pub mod iso8583;
 pub mod mysql;
 pub mod redis;
+pub mod someip;
 pub mod sql;
 pub mod thrift;
 pub mod trace_context;
@@ -206,8 +208,15 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] =
-    &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, thrift::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    mysql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    thrift::PROTOCOL,
+    someip::PROTOCOL,
+    iso8583::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
