@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod amqp;
+pub mod cursor;
 pub mod dns;
 pub mod http1;
 pub mod iso8583;
 pub mod mysql;
+pub mod propagation;
 pub mod redis;
 pub mod someip;
 pub mod sql;
@@ -209,6 +212,7 @@ pub struct Protocol {
 
 /// Every protocol, in the order of inference (the strictest check first).
 pub static REGISTRY: &[Protocol] = &[
+    amqp::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,

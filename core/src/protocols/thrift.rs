@@ -5,7 +5,7 @@ mod value;
 
 use std::sync::Arc;
 
-use super::trace_context::{same_header, span_id, trace_id};
+use super::propagation::Propagation;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 use head::{CALL, EXCEPTION, Head, ONEWAY, REPLY};
 use value::{Outcome, Trouble, Walk, exception, outcome};
@@ -145,7 +145,9 @@ impl Thrift {
             if message.kind == Kind::Session {
                 message.status = Status::Success;
             }
-            self.trace(head, &mut message);
+            let mut propagation = Propagation::new(&self.settings);
+            head.pairs.iter().for_each(|(name, value)| propagation.offer(name, value));
+            propagation.fill(&mut message);
             return Ok(message);
         }
         let end = head.total.and_then(|total| usize::try_from(total).ok()).unwrap_or(usize::MAX).min(window.len());
@@ -171,19 +173,6 @@ impl Thrift {
             Err(Trouble::Wrong) => (Status::ParseFailed, None, String::new()),
         };
         Ok(message)
-    }
-
-    fn trace(&self, head: &Head<'_>, message: &mut Message) {
-        let first = |names: &[String], read: &dyn Fn(&[u8], &str) -> Option<String>| {
-            names.iter().find_map(|wanted| {
-                let (name, value) = head.pairs.iter().find(|(name, _)| same_header(name, wanted))?;
-                read(name, &self.settings.text(value))
-            })
-        };
-        message.trace_id = first(&self.settings.apm_trace_id, &trace_id).unwrap_or_default();
-        message.span_id = first(&self.settings.apm_span_id, &span_id).unwrap_or_default();
-        message.x_request_id =
-            first(&self.settings.x_request_id, &|_, value| Some(value.to_owned())).unwrap_or_default();
     }
 }
 
