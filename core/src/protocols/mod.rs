@@ -15,11 +15,16 @@ pub mod dns;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
+pub mod iso8583;
+pub mod mqtt;
 pub mod mysql;
+pub mod nats;
 mod path_template;
 pub mod propagation;
 pub mod redis;
+pub mod someip;
 pub mod sql;
+pub mod thrift;
 pub mod trace_context;
 pub mod websocket;
 
@@ -253,14 +258,19 @@ pub struct Protocol {
 /// Every protocol, in the order of inference (the strictest check first).
 pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
-    mysql::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
     grpc::TRIPLE,
     grpc::WEB,
     websocket::PROTOCOL,
+    mqtt::PROTOCOL,
+    nats::PROTOCOL,
+    mysql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
+    thrift::PROTOCOL,
+    someip::PROTOCOL,
+    iso8583::PROTOCOL,
     dns::PROTOCOL,
 ];
 
