@@ -11,6 +11,7 @@ use crate::event::Origin;
 pub mod dns;
 pub mod http1;
 pub mod mysql;
+pub mod postgresql;
 pub mod redis;
 pub mod sql;
 pub mod trace_context;
@@ -204,7 +205,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, postgresql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
