@@ -158,7 +158,7 @@ impl Output {
             resp_tcp_seq: response.map_or(0, |half| half.origin.seq),
             l7_protocol,
             biz_protocol: by_id(l7_protocol).map_or(flow.l7.name, |protocol| protocol.name),
-            version: if first.version.is_empty() { answered.version } else { first.version },
+            version: if first.version.is_empty() { &answered.version } else { &first.version },
             r#type: session.row_type as u8,
             is_tls: 0,
             is_async: 0,

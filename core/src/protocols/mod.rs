@@ -4,6 +4,7 @@
 //! a time and says how many bytes of the stream the message takes; bytes that were not captured (beyond the
 //! capture length) or that a parser does not need (a body) are skipped by count, never copied.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::event::Origin;
@@ -63,7 +64,7 @@ pub struct Message {
     pub began: Option<Origin>,
     /// The server sent this request (a push, a delivery).
     pub is_reversed: bool,
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     pub request_type: String,
     pub request_domain: String,
     pub request_resource: String,
