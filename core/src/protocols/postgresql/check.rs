@@ -82,7 +82,8 @@ pub fn check(payload: &[u8], port: u16) -> Guess {
         return match start(payload) {
             Some((length, code)) if code >> 16 == 3 => {
                 let parameters = payload.get(8..).unwrap_or_default();
-                let named = parameters.starts_with(b"user\0") || memchr::memmem::find(parameters, b"\0user\0").is_some();
+                let named =
+                    parameters.starts_with(b"user\0") || memchr::memmem::find(parameters, b"\0user\0").is_some();
                 let whole = length as usize == payload.len();
                 if whole && (named || ours) { Guess::Yes(Role::Client) } else { Guess::No }
             }

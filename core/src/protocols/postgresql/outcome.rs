@@ -7,8 +7,7 @@ use crate::protocols::{ParserSettings, Status};
 const CONDITIONS: &str = include_str!("conditions.txt");
 
 /// Classes of SQLSTATE that the statement is to blame for; all others are the server's.
-const CLIENT: &[&str] =
-    &["03", "0A", "0B", "0F", "0L", "0P", "20", "22", "23", "26", "2F", "34", "3D", "3F", "42"];
+const CLIENT: &[&str] = &["03", "0A", "0B", "0F", "0L", "0P", "20", "22", "23", "26", "2F", "34", "3D", "3F", "42"];
 
 /// The number of rows at the end of a command tag (`INSERT 0 1`, `SELECT 4`).
 pub fn rows(tag: &[u8]) -> Option<u64> {
