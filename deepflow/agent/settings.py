@@ -123,7 +123,10 @@ class HttpEndpoint(Section):
 class TagExtraction(Section):
     tracing_tag: TracingTag = TracingTag()
     http_endpoint: HttpEndpoint = HttpEndpoint()
-    obfuscate_protocols: list[str] = Field(["Redis"], description="Protocols whose values are masked.")
+    obfuscate_protocols: list[str] = Field(
+        ["Redis", "MySQL", "PostgreSQL", "TDS", "Oracle", "MongoDB", "Cassandra", "Memcached"],
+        description="Protocols whose values (of commands, SQL texts, documents) are masked before a row leaves the agent.",
+    )
 
 
 class Timeouts(Section):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -52,18 +54,20 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def server(seen: Observed) -> Observed:
-    return start(seen)
-
-
-def start(seen: Observed) -> Observed:
+def data() -> Iterator[Path]:
+    """A folder that the user postgres can reach; pytest's own folders are root's alone."""
     need("setpriv", str(BINARIES / "postgres"))
-    data = seen.folder / "data"
-    seen.folder.chmod(0o755)
-    data.mkdir(mode=0o700)
-    shutil.chown(data, "postgres", "postgres")
-    for upper in seen.folder.parents[:3]:
-        upper.chmod(upper.stat().st_mode | 0o011)
+    with TemporaryDirectory(prefix="deepflow-postgres-") as folder:
+        shutil.chown(folder, "postgres", "postgres")
+        yield Path(folder)
+
+
+@pytest.fixture
+def server(data: Path, seen: Observed) -> Observed:
+    return start(seen, data)
+
+
+def start(seen: Observed, data: Path) -> Observed:
     become = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
     seen.run(*become, BINARIES / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync")
     options = ("-h", "127.0.0.1", "-p", "5432", "-k", data, "-c", "shared_buffers=16MB", "-c", "fsync=off")
@@ -107,9 +111,9 @@ def test_cursors_and_flushed_groups(server: Observed) -> None:
     assert not server.others(POSTGRESQL)
 
 
-def test_values_are_masked(netns: str, tmp_path: Path) -> None:
+def test_values_are_masked(netns: str, tmp_path: Path, data: Path) -> None:
     with observed(netns, tmp_path, obfuscate_protocols=["PostgreSQL"]) as seen:
-        start(seen).python(PSYCOPG)
+        start(seen, data).python(PSYCOPG)
         rows = seen.rows(POSTGRESQL)
         assert "insert into t values (?)" in {row["request_resource"] for row in rows}
         assert "secret" not in str(rows)

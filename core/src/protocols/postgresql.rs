@@ -297,12 +297,12 @@ impl Postgresql {
     /// Resource, endpoint and trace ids of a statement.
     fn describe(&self, text: &[u8]) -> Described {
         let text = self.settings.text(text);
-        let (trace_id, span_id) = sql::trace(&text, &self.settings);
+        let (trace_id, span_id) = sql::trace(&text, &sql::POSTGRESQL, &self.settings);
         Described {
-            endpoint: sql::endpoint(&text),
+            endpoint: sql::endpoint(&text, &sql::POSTGRESQL),
             trace_id,
             span_id,
-            text: if self.masked { sql::mask(&text) } else { text },
+            text: if self.masked { sql::mask(&text, &sql::POSTGRESQL) } else { text },
         }
     }
 
