@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod amqp;
+pub mod cursor;
 pub mod dns;
 pub mod http1;
 pub mod mysql;
 pub mod postgresql;
+pub mod propagation;
 pub mod redis;
 pub mod sql;
 pub mod trace_context;
@@ -206,8 +209,16 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] =
-    &[mysql::PROTOCOL, postgresql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+// A line each: branches that add one merge.
+#[rustfmt::skip]
+pub static REGISTRY: &[Protocol] = &[
+    amqp::PROTOCOL,
+    mysql::PROTOCOL,
+    postgresql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
