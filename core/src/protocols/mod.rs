@@ -13,11 +13,16 @@ pub mod amqp;
 pub mod cursor;
 pub mod dns;
 pub mod http1;
+pub mod iso8583;
+pub mod mqtt;
 pub mod mysql;
+pub mod nats;
 pub mod postgresql;
 pub mod propagation;
 pub mod redis;
+pub mod someip;
 pub mod sql;
+pub mod thrift;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -213,10 +218,15 @@ pub struct Protocol {
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
+    mqtt::PROTOCOL,
+    nats::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
+    thrift::PROTOCOL,
+    someip::PROTOCOL,
+    iso8583::PROTOCOL,
     dns::PROTOCOL,
 ];
 
