@@ -202,6 +202,13 @@ class AgentSettings(Section):
     processors: Processors = Processors()
     outputs: Outputs = Outputs()
 
+    def capture_config(self) -> str:
+        """`core_config` for the replay of a capture file. The file holds the values anyway; unless the settings name
+        protocols to mask, only Redis is masked, as by DeepFlow."""
+        tags = self.processors.request_log.tag_extraction
+        masked = tags.obfuscate_protocols if "obfuscate_protocols" in tags.model_fields_set else ["Redis"]
+        return json.dumps(json.loads(self.core_config([], 0)) | {"obfuscate_protocols": masked})
+
     def core_config(self, ignored_pids: list[int], agent_id: int) -> str:
         """The JSON that `_core.Agent` takes (docs/architecture.md, section 2)."""
         log = self.processors.request_log

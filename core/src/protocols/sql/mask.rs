@@ -24,15 +24,19 @@ pub fn mask(sql: &str, dialect: &Dialect) -> String {
     let mut masked = String::with_capacity(sql.len().min(4096));
     let mut rest = sql;
     let mut place = Place::Anywhere;
+    // NOT NULL is no value.
+    let mut not = false;
     while let Some((token, text, after)) = next(rest, dialect) {
         rest = after;
+        if matches!(token, Token::Space | Token::Comment) {
+            masked.push_str(text);
+            continue;
+        }
+        let negated = std::mem::replace(&mut not, text.eq_ignore_ascii_case("not"));
         match token {
-            Token::Space | Token::Comment => {
-                masked.push_str(text);
-                continue;
-            }
+            Token::Space | Token::Comment => {}
             Token::Text | Token::Number => masked.push('?'),
-            Token::Word if text.eq_ignore_ascii_case("null") => masked.push('?'),
+            Token::Word if text.eq_ignore_ascii_case("null") && !negated => masked.push('?'),
             Token::Word => {
                 if place == Place::Operand && !is(text, KEYWORDS) {
                     let (behind, called) = path(rest, dialect);
@@ -157,6 +161,7 @@ mod tests {
             ),
             (&MYSQL, "update t set a=values(a), b=f('x')", "update t set a=values(a), b=f(?)"),
             (&MYSQL, "insert into t values ('never ends", "insert into t values (?)"),
+            (&MYSQL, "create table u (a int not null)", "create table u (a int not null)"),
             (&MYSQL, "create table u as select 1", "create table u as select ?"),
             (&POSTGRESQL, r"select 'C:\', 'secret'", "select ?, ?"),
             (&POSTGRESQL, r"select E'it\'s', $$a 'b' c$$, $x$ $$ $x$, $1", "select ?, ?, ?, $1"),
