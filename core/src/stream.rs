@@ -39,7 +39,7 @@ pub struct Seen {
     pub message: Box<Message>,
     pub direction: Direction,
     pub origin: Origin,
-    /// Bytes of the message that were in the window.
+    /// Bytes of the message that were in the window, and those since its beginning.
     pub captured: u32,
 }
 
@@ -351,9 +351,11 @@ impl Stream {
             }
             match step {
                 Step::Message { consumed, message } if consumed > 0 => {
-                    let captured = consumed.min(window.len() as u64) as u32;
+                    let here = origin(at);
+                    let origin = message.began.unwrap_or(here);
+                    let before = if origin.seq == 0 { 0 } else { here.seq.wrapping_sub(origin.seq) };
+                    let captured = (consumed.min(window.len() as u64) as u32).saturating_add(before);
                     let direction = walk.direction;
-                    let origin = message.began.unwrap_or_else(|| origin(at));
                     walk.seen.push(Seen { message, direction, origin, captured });
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }

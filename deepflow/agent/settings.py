@@ -126,7 +126,10 @@ class HttpEndpoint(Section):
 class TagExtraction(Section):
     tracing_tag: TracingTag = TracingTag()
     http_endpoint: HttpEndpoint = HttpEndpoint()
-    obfuscate_protocols: list[str] = Field(["Redis"], description="Protocols whose values are masked.")
+    obfuscate_protocols: list[str] = Field(
+        ["Redis", "MySQL", "PostgreSQL", "TDS", "Oracle", "MongoDB", "Cassandra", "Memcached"],
+        description="Protocols whose values (of commands, SQL texts, documents) are masked before a row leaves the agent.",
+    )
 
 
 class Timeouts(Section):
@@ -201,6 +204,13 @@ class AgentSettings(Section):
     inputs: Inputs = Inputs()
     processors: Processors = Processors()
     outputs: Outputs = Outputs()
+
+    def capture_config(self) -> str:
+        """`core_config` for the replay of a capture file. The file holds the values anyway; unless the settings name
+        protocols to mask, only Redis is masked, as by DeepFlow."""
+        tags = self.processors.request_log.tag_extraction
+        masked = tags.obfuscate_protocols if "obfuscate_protocols" in tags.model_fields_set else ["Redis"]
+        return json.dumps(json.loads(self.core_config([], 0)) | {"obfuscate_protocols": masked})
 
     def core_config(self, ignored_pids: list[int], agent_id: int) -> str:
         """The JSON that `_core.Agent` takes (docs/architecture.md, section 2)."""

@@ -20,6 +20,7 @@ pub mod mqtt;
 pub mod mysql;
 pub mod nats;
 mod path_template;
+pub mod postgresql;
 pub mod propagation;
 pub mod redis;
 pub mod someip;
@@ -256,6 +257,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
+// A line each: branches that add one merge.
+#[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
     http2::PROTOCOL,
@@ -266,6 +269,7 @@ pub static REGISTRY: &[Protocol] = &[
     mqtt::PROTOCOL,
     nats::PROTOCOL,
     mysql::PROTOCOL,
+    postgresql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,
