@@ -9,7 +9,7 @@ use crate::connection::{Connection, Flow, is_client, other};
 use crate::event::{Direction, Source, Task};
 use crate::meter::{Meter, Tally};
 use crate::peers::Process;
-use crate::protocols::{Kind, Pairing, Role, Status};
+use crate::protocols::{Kind, Message, Pairing, Role, Status};
 use crate::session::{Half, MAX_WAITING, Order, RowType, Session};
 use crate::stream::{Report, Seen};
 
@@ -30,6 +30,12 @@ pub enum Unanswered {
     Flushed,
     /// The server answered it by saying nothing.
     Silent,
+}
+
+/// An error that a request tells of itself (a close with its reason); no response takes it back.
+fn own_error(request: &Half) -> Option<Status> {
+    let status = request.message.status;
+    matches!(status, Status::ClientError | Status::ServerError).then_some(status)
 }
 
 /// The part of the engine that connections share.
@@ -178,8 +184,9 @@ impl Ledger {
             }
             Kind::Session => {
                 self.counters.sessions_one_way += 1;
-                self.count(flow, &half, Tally::request());
-                self.emit(flow, RowType::Session, Status::Success, Some(half), None);
+                let status = own_error(&half).unwrap_or(Status::Success);
+                self.count(flow, &half, Tally::one_way(status));
+                self.emit(flow, RowType::Session, status, Some(half), None);
             }
             Kind::Response => self.response(connection, flow, half, direction, brought),
         }
@@ -212,10 +219,15 @@ impl Ledger {
                 (Role::Client, Direction::Ingress) => {
                     Causality::response_read(&mut connection.memory, id, brought);
                 }
+                // The client gave the request up.
+                (Role::Server, Direction::Ingress) => self.causality.close(id),
                 _ => {}
             }
         }
-        let status = half.message.status;
+        let status = match (half.message.status, request.as_ref().and_then(own_error)) {
+            (Status::Success, Some(error)) => error,
+            (status, _) => status,
+        };
         let delay_us = request.as_ref().map(|request| half.origin.time_us.saturating_sub(request.origin.time_us));
         let tally = Tally::response(status, delay_us);
         match request {
@@ -257,13 +269,31 @@ impl Ledger {
             Unanswered::Flushed | Unanswered::Silent => &mut self.counters.requests_flushed,
         };
         *total += 1;
-        let mut status = Status::Unknown;
+        let mut status = own_error(&request).unwrap_or(Status::Unknown);
         if why == Unanswered::TimedOut {
             status = Status::Timeout;
             let local = Process::from(&request.task);
             self.meter.add(flow, local, &request.message, self.now_us, &Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, Some(request), None);
+    }
+
+    /// A request whose time is over while its response is under way.
+    pub fn await_again(&mut self, connection: &mut Connection, flow: &Flow, request: Half, now_us: u64) {
+        self.order.live -= 1;
+        let timeout_us = self.timeout_us(flow);
+        let serial = self.order.enter(connection.key, now_us, timeout_us);
+        connection.waiting.push_again(serial, request);
+    }
+
+    /// A request whose time is over, and how it ended.
+    pub fn ended(&mut self, connection: &mut Connection, flow: &Arc<Flow>, request: Half, message: Box<Message>) {
+        let now_us = self.now_us;
+        self.await_again(connection, flow, request, now_us);
+        let direction = if is_client(flow.local_role) { Direction::Ingress } else { Direction::Egress };
+        let origin = message.began.unwrap_or_default();
+        let seen = Seen { message, direction, origin, captured: 0 };
+        self.message(connection, flow, &Task::default(), seen, &mut Brought::Nothing);
     }
 
     fn emit(
