@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod cassandra;
 pub mod compressed;
 pub mod cursor;
 pub mod dns;
@@ -279,6 +280,7 @@ pub static REGISTRY: &[Protocol] = &[
     mysql::PROTOCOL,
     mongodb::PROTOCOL,
     memcached::PROTOCOL,
+    cassandra::PROTOCOL,
     postgresql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,

@@ -4,13 +4,17 @@
 
 mod commands;
 mod mask;
+mod recognition;
+mod resp;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use memchr::memchr;
 
-use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
+use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
+use recognition::{check, find_start};
+use resp::{Header, Look, MAX_HEADER, STREAMED, Side, look, push_kind, result_name};
 
 pub const PROTOCOL: Protocol = Protocol {
     id: 80,
@@ -25,15 +29,8 @@ pub const PROTOCOL: Protocol = Protocol {
           Redis is listed in `obfuscate_protocols` (the default).",
 };
 
-const PORT: u16 = 6379;
 /// Commands remembered while their replies are awaited; a longer pipeline loses its special replies only.
 const MAX_AWAITED: usize = 65536;
-/// A type byte, a 64-bit number, CR LF and some slack.
-const MAX_HEADER: usize = 32;
-/// Nesting of streamed aggregates (RESP3 `*?`); plain nesting needs no memory.
-const MAX_STREAMED: usize = 32;
-/// `left` of a streamed aggregate, whose end is marked.
-const STREAMED: u64 = u64::MAX;
 
 /// How the reply of a command is told from what a server pushes.
 #[derive(Clone, Copy, PartialEq)]
@@ -46,6 +43,7 @@ enum Awaited {
     },
     Monitor,
     Replication,
+    Reset,
 }
 
 /// CLIENT REPLY.
@@ -57,18 +55,6 @@ enum Replies {
     SkipNext,
 }
 
-#[derive(Default)]
-struct Side {
-    /// Values of the current message still to skip, and the counts of the streamed aggregates around it.
-    left: u64,
-    streamed: Vec<u64>,
-    /// Inside a line whose end is to skip to.
-    in_line: bool,
-    lost: bool,
-    /// The window has to be this long before it is worth another look.
-    wanted: usize,
-}
-
 struct Redis {
     settings: Arc<ParserSettings>,
     masked: bool,
@@ -77,31 +63,10 @@ struct Redis {
     awaited: VecDeque<Awaited>,
     replies: Replies,
     subscribed: bool,
+    /// Between MULTI and EXEC: commands are only queued.
+    in_transaction: bool,
     monitored: bool,
     opaque: bool,
-}
-
-/// What a header line says.
-enum Header {
-    /// Length of a bulk; the bytes and CR LF follow.
-    Bulk(u64),
-    /// So many values follow.
-    Values(u64),
-    /// So many values follow that are no value themselves (RESP3 attributes).
-    Attribute(u64),
-    Streamed,
-    StreamEnd,
-    /// Complete in itself.
-    Line,
-}
-
-/// Result of a look at a header line.
-enum Look {
-    Header(Header, usize),
-    Short,
-    /// A line type whose end is not in sight.
-    LongLine,
-    Wrong,
 }
 
 impl Redis {
@@ -114,6 +79,7 @@ impl Redis {
             awaited: VecDeque::new(),
             replies: Replies::On,
             subscribed: false,
+            in_transaction: false,
             monitored: false,
             opaque: false,
         }
@@ -256,8 +222,18 @@ impl Redis {
 
     /// Remembers what reply a command gets; false when it gets none.
     fn expect(&mut self, command: &[u8], first: Option<&[u8]>, second: Option<&[u8]>, count: u64) -> bool {
+        if self.awaited.len() >= MAX_AWAITED {
+            self.awaited.clear();
+        }
         let is = |word: Option<&[u8]>, known: &[u8]| word.is_some_and(|word| word.eq_ignore_ascii_case(known));
         let command = Some(command);
+        if is(command, b"RESET") {
+            self.replies = Replies::On;
+            self.in_transaction = false;
+            // From its reply on; what the server pushed before that is on the wire already.
+            self.awaited.push_back(Awaited::Reset);
+            return true;
+        }
         if is(command, b"CLIENT") && is(first, b"REPLY") {
             if is(second, b"OFF") {
                 self.replies = Replies::Off;
@@ -279,11 +255,19 @@ impl Redis {
             }
             Replies::On => {}
         }
+        let queued = self.in_transaction;
+        if is(command, b"MULTI") {
+            self.in_transaction = true;
+        } else if is(command, b"EXEC") || is(command, b"DISCARD") {
+            self.in_transaction = false;
+        }
         let subscribes = [&b"SUBSCRIBE"[..], b"PSUBSCRIBE", b"SSUBSCRIBE"].iter().any(|known| is(command, known));
         let unsubscribes =
             [&b"UNSUBSCRIBE"[..], b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"].iter().any(|known| is(command, known));
-        let awaited = if subscribes || unsubscribes {
-            self.subscribed = true;
+        self.subscribed |= subscribes || unsubscribes;
+        let awaited = if queued {
+            Awaited::Reply
+        } else if subscribes || unsubscribes {
             let left = u32::try_from(count.saturating_sub(1).max(1)).unwrap_or(u32::MAX);
             Awaited::Confirmations { left, answered: false }
         } else if is(command, b"MONITOR") {
@@ -293,9 +277,6 @@ impl Redis {
         } else {
             Awaited::Reply
         };
-        if self.awaited.len() >= MAX_AWAITED {
-            self.awaited.clear();
-        }
         self.awaited.push_back(awaited);
         true
     }
@@ -347,6 +328,9 @@ impl Redis {
             }
             Some(awaited) => {
                 self.awaited.pop_front();
+                if awaited == Awaited::Reset {
+                    (self.subscribed, self.monitored) = (false, false);
+                }
                 self.monitored |= awaited == Awaited::Monitor;
                 self.opaque |= awaited == Awaited::Replication && exception.is_empty();
             }
@@ -404,103 +388,6 @@ impl Redis {
     }
 }
 
-impl Side {
-    /// Skips the values that are left of a message, as far as the window goes.
-    fn skip(&mut self, window: &[u8]) -> Step {
-        self.wanted = 0;
-        if self.in_line {
-            let end = memchr(b'\n', window);
-            self.in_line = end.is_none();
-            return Step::Skip(end.map_or(window.len(), |end| end + 1) as u64);
-        }
-        let mut at = 0usize;
-        while self.left > 0 && at < window.len() {
-            let (header, size) = match look(window.get(at..).unwrap_or_default()) {
-                Look::Header(header, size) => (header, size),
-                Look::Short if at == 0 => return Step::NeedMore,
-                Look::Short => break,
-                Look::LongLine => {
-                    self.in_line = true;
-                    (Header::Line, window.len() - at)
-                }
-                Look::Wrong => {
-                    *self = Self { lost: true, ..Self::default() };
-                    return Step::Skip((at as u64).max(1));
-                }
-            };
-            at += size;
-            let within = self.left == STREAMED;
-            match header {
-                Header::Attribute(count) if within => {
-                    self.push(count);
-                    continue;
-                }
-                Header::Values(count) if within && count > 0 => {
-                    self.push(count);
-                    continue;
-                }
-                Header::Attribute(count) => self.left = (self.left - 1).saturating_add(count).saturating_add(1),
-                Header::Values(count) => {
-                    if !within {
-                        self.left = (self.left - 1).saturating_add(count).min(STREAMED - 1);
-                    }
-                }
-                Header::Streamed => {
-                    if !within {
-                        self.left -= 1;
-                    }
-                    self.push(STREAMED);
-                }
-                Header::StreamEnd if within => {
-                    self.left = self.streamed.pop().unwrap_or(0);
-                }
-                Header::StreamEnd => self.lost = true,
-                Header::Line => {
-                    if !within {
-                        self.left -= 1;
-                    }
-                }
-                Header::Bulk(length) => {
-                    if !within {
-                        self.left -= 1;
-                    }
-                    self.pop_done();
-                    let past = (at as u64).saturating_add(length).saturating_add(2);
-                    if past >= window.len() as u64 {
-                        return Step::Skip(past);
-                    }
-                    at = past as usize;
-                    continue;
-                }
-            }
-            self.pop_done();
-            if self.in_line || self.lost {
-                break;
-            }
-        }
-        Step::Skip(at as u64)
-    }
-
-    fn push(&mut self, left: u64) {
-        if self.streamed.len() >= MAX_STREAMED {
-            self.lost = true;
-            return;
-        }
-        self.streamed.push(self.left);
-        self.left = left;
-    }
-
-    /// A counted aggregate inside a streamed one is over: go on with the streamed one.
-    fn pop_done(&mut self) {
-        while self.left == 0 {
-            match self.streamed.pop() {
-                Some(left) => self.left = left,
-                None => break,
-            }
-        }
-    }
-}
-
 impl Parser for Redis {
     fn parse(&mut self, role: Role, window: &[u8]) -> Step {
         if self.opaque {
@@ -531,167 +418,5 @@ impl Parser for Redis {
         let start = find_start(role, window);
         *self.side(role) = Side { lost: start.is_none(), ..Side::default() };
         start
-    }
-}
-
-/// Looks at the header line that a value begins with.
-fn look(bytes: &[u8]) -> Look {
-    let Some(&kind) = bytes.first() else {
-        return Look::Short;
-    };
-    match kind {
-        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => match memchr(b'\n', bytes) {
-            Some(end) => Look::Header(Header::Line, end + 1),
-            None => Look::LongLine,
-        },
-        b'$' | b'=' | b'!' | b';' | b'*' | b'~' | b'>' | b'%' | b'|' | b'.' => {
-            let Some(end) = memchr(b'\n', bytes.get(..MAX_HEADER).unwrap_or(bytes)) else {
-                return if bytes.len() < MAX_HEADER { Look::Short } else { Look::Wrong };
-            };
-            let Some(digits) = bytes.get(1..end).and_then(|line| line.strip_suffix(b"\r")) else {
-                return Look::Wrong;
-            };
-            match header(kind, digits) {
-                Some(header) => Look::Header(header, end + 1),
-                None => Look::Wrong,
-            }
-        }
-        _ => Look::Wrong,
-    }
-}
-
-fn header(kind: u8, digits: &[u8]) -> Option<Header> {
-    if kind == b'.' {
-        return digits.is_empty().then_some(Header::StreamEnd);
-    }
-    if digits == b"?" {
-        return Some(Header::Streamed);
-    }
-    if digits == b"-1" {
-        return Some(Header::Line);
-    }
-    let number = number(digits)?;
-    Some(match kind {
-        b';' if number == 0 => Header::StreamEnd,
-        b'$' | b'=' | b'!' | b';' => Header::Bulk(number),
-        b'%' => Header::Values(number.saturating_mul(2)),
-        b'|' => Header::Attribute(number.saturating_mul(2)),
-        _ => Header::Values(number),
-    })
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    // No value of Redis is as large as 2^62; the bound keeps later sums exact.
-    std::str::from_utf8(digits).ok()?.parse().ok().filter(|number| *number < 1 << 62)
-}
-
-/// The first bulk of a push, `None` when more bytes are needed to tell; empty when it is none.
-fn push_kind(bytes: &[u8]) -> Option<&[u8]> {
-    match look(bytes) {
-        Look::Header(Header::Bulk(length), size) if length <= 16 => bytes.get(size..size + length as usize),
-        Look::Short => None,
-        _ => Some(b""),
-    }
-}
-
-/// `response_result`: the type of the reply.
-fn result_name(first: u8, window: &[u8]) -> &'static str {
-    match first {
-        _ if window.get(1..3) == Some(b"-1") && (first == b'$' || first == b'*') => "Null",
-        b'+' => "SimpleString",
-        b'-' | b'!' => "Error",
-        b':' => "Integer",
-        b'$' => "BulkString",
-        b'*' => "Array",
-        b'_' => "Null",
-        b'#' => "Boolean",
-        b',' => "Double",
-        b'(' => "BigNumber",
-        b'=' => "VerbatimString",
-        b'%' => "Map",
-        b'~' => "Set",
-        b'>' => "Push",
-        _ => "Unknown",
-    }
-}
-
-/// Offset of the first message in bytes that begin anywhere. A reply inside an aggregate looks like a reply of its
-/// own, so only the beginning of a window (of a write, that is) is trusted for the server.
-fn find_start(role: Role, window: &[u8]) -> Option<usize> {
-    let begins = |at: usize| {
-        let rest = window.get(at..).unwrap_or_default();
-        match (role, look(rest)) {
-            (Role::Client, Look::Header(Header::Values(1..), size)) => {
-                rest.first() == Some(&b'*')
-                    && matches!(look(rest.get(size..).unwrap_or_default()), Look::Header(Header::Bulk(_), _))
-            }
-            (Role::Server, Look::Header(header, _)) => !matches!(header, Header::StreamEnd),
-            _ => false,
-        }
-    };
-    if begins(0) {
-        return Some(0);
-    }
-    match role {
-        Role::Client => memchr::memchr_iter(b'*', window)
-            .find(|&at| at >= 2 && window.get(at - 2..at) == Some(b"\r\n") && begins(at)),
-        Role::Server => None,
-    }
-}
-
-fn check(payload: &[u8], port: u16) -> Guess {
-    let ours = port == PORT;
-    let yes = |sure: bool| {
-        if sure { Guess::Yes(Role::Server) } else { Guess::No }
-    };
-    let Some(&first) = payload.first() else {
-        return Guess::Maybe;
-    };
-    if !b"*$:+-%>".contains(&first) {
-        let word = payload.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let line = memchr(b'\n', payload).is_some();
-        return if ours && line && commands::known(word) { Guess::Yes(Role::Client) } else { Guess::No };
-    }
-    let (header, size) = match look(payload) {
-        Look::Header(header, size) => (header, size),
-        Look::Short => return Guess::Maybe,
-        Look::LongLine => return if ours { Guess::Maybe } else { Guess::No },
-        Look::Wrong => return Guess::No,
-    };
-    let rest = payload.get(size..).unwrap_or_default();
-    match (first, header) {
-        (b'*' | b'>' | b'%', Header::Values(1..)) => match look(rest) {
-            Look::Header(Header::Bulk(length), size) => {
-                let end = usize::try_from(length).ok().and_then(|length| size.checked_add(length));
-                let word = end.and_then(|end| rest.get(size..end)).unwrap_or_default();
-                let closed = end.and_then(|end| rest.get(end..end.checked_add(2)?)) == Some(b"\r\n");
-                if first == b'*' && closed && commands::known(word) {
-                    return Guess::Yes(Role::Client);
-                }
-                if closed || ours {
-                    return Guess::Yes(Role::Server);
-                }
-                if length < 64 && rest.len() < size + 66 { Guess::Maybe } else { Guess::No }
-            }
-            Look::Short => Guess::Maybe,
-            Look::Header(_, _) => yes(ours || first == b'*' && matches!(rest.first(), Some(b'*' | b':'))),
-            _ => yes(ours),
-        },
-        (b'*' | b'%', Header::Values(_)) => yes(rest.is_empty() || ours),
-        (b'*' | b'$', Header::Line) => yes(rest.is_empty() || ours),
-        (b'$', Header::Bulk(length)) => {
-            let end = usize::try_from(length).ok();
-            let closed = end.and_then(|end| rest.get(end..end.checked_add(2)?)) == Some(b"\r\n");
-            yes(closed || ours)
-        }
-        (b':', Header::Line) => {
-            let digits = payload.get(1..size).unwrap_or_default().trim_ascii_end();
-            yes((rest.is_empty() || ours) && number(digits.strip_prefix(b"-").unwrap_or(digits)).is_some())
-        }
-        (b'+' | b'-', Header::Line) => yes(ours || commands::own_line(payload.get(..size).unwrap_or_default())),
-        _ => Guess::No,
     }
 }
