@@ -105,7 +105,7 @@ class Client(socketserver.BaseRequestHandler):
         while len(self.queued) < count:
             head = self.receive(self.codec.header_length_with_crc)
             segment = self.codec.decode_header(io.BytesIO(head))
-            body = self.receive(segment.segment_length)
+            body = self.receive(segment.payload_length + 4)
             self.queued += self.codec.decode(io.BytesIO(body), segment).payload
         taken, self.queued = self.queued[:count], self.queued[count:]
         return taken
