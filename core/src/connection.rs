@@ -383,8 +383,14 @@ impl Connection {
             if !protocol.transports.contains(&self.protocol) {
                 continue;
             }
-            if let Guess::Yes(writer) = (protocol.check)(payload, port) {
-                let local = if direction == Direction::Egress { writer } else { other(writer) };
+            let local = match (protocol.check)(payload, port) {
+                Guess::Yes(writer) if direction == Direction::Egress => Some(writer),
+                Guess::Yes(writer) => Some(other(writer)),
+                Guess::Either if server == self.local => Some(Role::Server),
+                Guess::Either => Some(Role::Client),
+                Guess::No | Guess::Maybe => None,
+            };
+            if let Some(local) = local {
                 let contradicts = (self.connected && local == Role::Server)
                     || (!self.connected && recognition.listens && self.protocol == 6 && local == Role::Client);
                 if !contradicts {

@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod cursor;
 pub mod dns;
+pub mod dubbo;
+pub mod frame;
 pub mod http1;
 pub mod mysql;
+pub mod propagation;
 pub mod redis;
 pub mod sql;
 pub mod trace_context;
@@ -140,6 +144,8 @@ pub enum Guess {
     No,
     /// It is ours, and this side wrote it.
     Yes(Role),
+    /// It is ours, and either side could have written it (a greeting that both send).
+    Either,
     /// Could become ours with more bytes.
     Maybe,
 }
@@ -205,7 +211,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[dubbo::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
@@ -233,6 +239,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
             }
+            Guess::Either => return Inference::Known(protocol, role_hint.unwrap_or(Role::Client)),
             Guess::Maybe => result = Inference::Maybe,
             Guess::Yes(_) | Guess::No => {}
         }
