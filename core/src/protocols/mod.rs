@@ -17,6 +17,7 @@ pub mod http1;
 pub mod mysql;
 pub mod propagation;
 pub mod redis;
+pub mod sofarpc;
 pub mod sql;
 pub mod trace_context;
 
@@ -211,7 +212,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[dubbo::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] =
+    &[dubbo::PROTOCOL, sofarpc::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
