@@ -9,16 +9,19 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod brpc;
 pub mod cursor;
 pub mod dns;
 pub mod dubbo;
 pub mod frame;
 pub mod http1;
 pub mod mysql;
+pub mod openwire;
 pub mod propagation;
 pub mod redis;
 pub mod sofarpc;
 pub mod sql;
+pub mod tars;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -212,8 +215,16 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] =
-    &[dubbo::PROTOCOL, sofarpc::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    dubbo::PROTOCOL,
+    brpc::PROTOCOL,
+    sofarpc::PROTOCOL,
+    tars::PROTOCOL,
+    mysql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
