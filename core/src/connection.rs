@@ -386,6 +386,11 @@ impl Connection {
             let local = match (protocol.check)(payload, port) {
                 Guess::Yes(writer) if direction == Direction::Egress => Some(writer),
                 Guess::Yes(writer) => Some(other(writer)),
+                // Nothing tells the ends apart: who speaks first is the client.
+                Guess::Either if !certain && server.port >= EPHEMERAL && direction == Direction::Egress => {
+                    Some(Role::Client)
+                }
+                Guess::Either if !certain && server.port >= EPHEMERAL => Some(Role::Server),
                 Guess::Either if server == self.local => Some(Role::Server),
                 Guess::Either => Some(Role::Client),
                 Guess::No | Guess::Maybe => None,

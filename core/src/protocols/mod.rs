@@ -218,6 +218,7 @@ pub struct Protocol {
 pub static REGISTRY: &[Protocol] = &[
     dubbo::PROTOCOL,
     brpc::PROTOCOL,
+    openwire::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
     mysql::PROTOCOL,

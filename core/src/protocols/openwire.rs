@@ -9,7 +9,7 @@ use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across, pairing_key};
 use super::propagation::Propagation;
 use super::{Guess, Kind, Message, Pairing, ParserSettings, Protocol, Role, Status};
-use objects::{CONNECTION_ERROR, WIRE_FORMAT_INFO, fields, is_message, is_response, name};
+use objects::{CONNECTION_ERROR, WIRE_FORMAT_INFO, fields, is_answered, is_message, is_response, name};
 use wire::{Cache, Format, Value, Wire, entries};
 
 pub const PROTOCOL: Protocol = Protocol {
@@ -155,6 +155,7 @@ impl OpenWire {
         let (Some(id), Some(answered)) = (wire.int(), wire.flag()) else {
             return Said::Wrong;
         };
+        let answered = answered && is_answered(kind);
         if let Some(fields) = fields(kind, format.version) {
             // Cut or of a version that is not known: what was read until then.
             wire.read(fields, 0);
@@ -281,7 +282,7 @@ fn check(payload: &[u8], port: u16) -> Guess {
         return Guess::No;
     }
     let Some((_, kind)) = head(payload) else {
-        return if port == PORT { Guess::Maybe } else { Guess::No };
+        return Guess::Maybe;
     };
     if kind == WIRE_FORMAT_INFO {
         return if payload.len() < 5 + MAGIC.len() { Guess::Maybe } else { Guess::Either };

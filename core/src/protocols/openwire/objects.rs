@@ -69,6 +69,11 @@ pub fn is_response(kind: u8) -> bool {
     (RESPONSE..=INTEGER_RESPONSE).contains(&kind)
 }
 
+/// Does a response flag follow the number? Parts of commands and repetitions have none.
+pub fn is_answered(kind: u8) -> bool {
+    !matches!(kind, 60 | 61 | 65)
+}
+
 /// Fields of an object, after the number and the response flag that every command begins with.
 pub fn fields(kind: u8, version: u32) -> Option<&'static [Field]> {
     Some(match kind {
