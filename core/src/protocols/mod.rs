@@ -9,19 +9,23 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod amqp;
 pub mod brpc;
 pub mod cursor;
 pub mod dns;
 pub mod dubbo;
 pub mod frame;
 pub mod http1;
+pub mod iso8583;
 pub mod mysql;
 pub mod openwire;
 pub mod propagation;
 pub mod redis;
 pub mod sofarpc;
+pub mod someip;
 pub mod sql;
 pub mod tars;
+pub mod thrift;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -219,11 +223,15 @@ pub static REGISTRY: &[Protocol] = &[
     dubbo::PROTOCOL,
     brpc::PROTOCOL,
     openwire::PROTOCOL,
+    amqp::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
+    thrift::PROTOCOL,
+    someip::PROTOCOL,
+    iso8583::PROTOCOL,
     dns::PROTOCOL,
 ];
 
