@@ -17,7 +17,9 @@ pub mod dubbo;
 pub mod frame;
 pub mod http1;
 pub mod iso8583;
+pub mod mqtt;
 pub mod mysql;
+pub mod nats;
 pub mod openwire;
 pub mod propagation;
 pub mod redis;
@@ -226,6 +228,8 @@ pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
+    mqtt::PROTOCOL,
+    nats::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
