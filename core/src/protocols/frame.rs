@@ -1,6 +1,7 @@
 //! Protocols whose messages say their length in front: one walk for all of them.
 
 use super::{Message, Parser, Role, Step};
+use crate::event::Origin;
 
 /// Length of a frame, from its first bytes.
 pub enum Size {
@@ -36,6 +37,14 @@ pub trait Frames: Send {
 
     /// Could a frame begin here? Asked at every place after bytes were lost.
     fn begins(&self, role: Role, window: &[u8]) -> bool;
+
+    /// Where the next frame begins after bytes were lost.
+    fn find(&self, role: Role, window: &[u8]) -> Option<usize> {
+        (0..window.len()).find(|&at| self.begins(role, window.get(at..).unwrap_or_default()))
+    }
+
+    /// Where the first byte of the next frame came from.
+    fn at(&mut self, _origin: Origin) {}
 
     /// Bytes of this direction were lost.
     fn lost(&mut self, _role: Role) {}
@@ -74,7 +83,11 @@ impl<T: Frames> Parser for Framed<T> {
 
     fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize> {
         self.0.lost(role);
-        (0..window.len()).find(|&at| self.0.begins(role, window.get(at..).unwrap_or_default()))
+        self.0.find(role, window)
+    }
+
+    fn at(&mut self, origin: Origin) {
+        self.0.at(origin);
     }
 }
 

@@ -29,6 +29,7 @@ pub mod sql;
 pub mod tars;
 pub mod thrift;
 pub mod trace_context;
+pub mod zmtp;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,6 +226,7 @@ pub static REGISTRY: &[Protocol] = &[
     dubbo::PROTOCOL,
     brpc::PROTOCOL,
     openwire::PROTOCOL,
+    zmtp::PROTOCOL,
     amqp::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
