@@ -355,6 +355,21 @@ impl Connection {
         }
     }
 
+    fn role_beside(&self, server: Endpoint) -> Role {
+        if server == self.local { Role::Server } else { Role::Client }
+    }
+
+    /// The local end's role when neither the protocol nor the ports say it: one of the ends was a server of this
+    /// protocol before, else who speaks first is the client.
+    fn role_in(&self, place: usize, direction: Direction, now_us: u64, recognition: &Recognition<'_>) -> Role {
+        let served = |end| recognition.endpoints.get(self.protocol, end, now_us).is_some_and(|it| it.l7 == Some(place));
+        match (served(self.local), served(self.remote), direction) {
+            (true, false, _) => Role::Server,
+            (false, true, _) | (_, _, Direction::Egress) => Role::Client,
+            _ => Role::Server,
+        }
+    }
+
     fn recognise(
         &self,
         stream: &Stream,
@@ -386,13 +401,8 @@ impl Connection {
             let local = match (protocol.check)(payload, port) {
                 Guess::Yes(writer) if direction == Direction::Egress => Some(writer),
                 Guess::Yes(writer) => Some(other(writer)),
-                // Nothing tells the ends apart: who speaks first is the client.
-                Guess::Either if !certain && server.port >= EPHEMERAL && direction == Direction::Egress => {
-                    Some(Role::Client)
-                }
-                Guess::Either if !certain && server.port >= EPHEMERAL => Some(Role::Server),
-                Guess::Either if server == self.local => Some(Role::Server),
-                Guess::Either => Some(Role::Client),
+                Guess::Either if certain || server.port < EPHEMERAL => Some(self.role_beside(server)),
+                Guess::Either => Some(self.role_in(place, direction, piece.origin.time_us, recognition)),
                 Guess::No | Guess::Maybe => None,
             };
             if let Some(local) = local {

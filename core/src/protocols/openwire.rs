@@ -277,6 +277,25 @@ fn certainty(window: &[u8]) -> u8 {
     }
 }
 
+/// Who sent this WireFormatInfo: ActiveMQ's client in Java names the host that it looks for, its broker does not.
+fn announcer(payload: &[u8]) -> Guess {
+    let (mut hosted, mut own, mut java) = (false, false, false);
+    // Size, type, magic, version, presence and size of the map.
+    for (name, value) in entries(payload.get(22..).unwrap_or_default()) {
+        match (name, value) {
+            (b"Host", _) => hosted = true,
+            (b"ProviderName", Value::Text(b"ActiveMQ")) => own = true,
+            (b"PlatformDetails", Value::Text(platform)) => java = platform.starts_with(b"J"),
+            _ => {}
+        }
+    }
+    match (hosted, own && java) {
+        (true, _) => Guess::Yes(Role::Client),
+        (false, true) => Guess::Yes(Role::Server),
+        (false, false) => Guess::Either,
+    }
+}
+
 fn check(payload: &[u8], port: u16) -> Guess {
     if !looks_right(payload) {
         return Guess::No;
@@ -285,7 +304,7 @@ fn check(payload: &[u8], port: u16) -> Guess {
         return Guess::Maybe;
     };
     if kind == WIRE_FORMAT_INFO {
-        return if payload.len() < 5 + MAGIC.len() { Guess::Maybe } else { Guess::Either };
+        return if payload.len() < 5 + MAGIC.len() { Guess::Maybe } else { announcer(payload) };
     }
     match certainty(payload) {
         0 => Guess::No,
