@@ -58,10 +58,10 @@ fn looks_right(window: &[u8]) -> bool {
     match head(window) {
         Some((size, WIRE_FORMAT_INFO)) => {
             let shown = window.get(5..).unwrap_or_default();
-            size > 16 && size <= MAX_FRAME && MAGIC.starts_with(shown.get(..MAGIC.len()).unwrap_or(shown))
+            (17..=MAX_FRAME).contains(&size) && MAGIC.starts_with(shown.get(..MAGIC.len()).unwrap_or(shown))
         }
         // Every other command has at least its number and a flag.
-        Some((size, kind)) => size >= 6 && size <= MAX_FRAME && name(kind).is_some(),
+        Some((size, kind)) => (6..=MAX_FRAME).contains(&size) && name(kind).is_some(),
         None => window.first().is_none_or(|byte| u32::from(*byte) <= MAX_FRAME >> 24),
     }
 }
