@@ -4,13 +4,17 @@
 //! a time and says how many bytes of the stream the message takes; bytes that were not captured (beyond the
 //! capture length) or that a parser does not need (a body) are skipped by count, never copied.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod amqp;
+pub mod cursor;
 pub mod dns;
 pub mod http1;
 pub mod mysql;
+pub mod propagation;
 pub mod redis;
 pub mod sql;
 pub mod trace_context;
@@ -62,7 +66,7 @@ pub struct Message {
     pub began: Option<Origin>,
     /// The server sent this request (a push, a delivery).
     pub is_reversed: bool,
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     pub request_type: String,
     pub request_domain: String,
     pub request_resource: String,
@@ -204,7 +208,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[amqp::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {

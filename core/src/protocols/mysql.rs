@@ -183,7 +183,7 @@ impl Mysql {
             return Step::Invalid;
         };
         self.phase = Phase::Command;
-        let mut message = Message { request_type: name.to_owned(), version: self.version, ..Message::default() };
+        let mut message = Message { request_type: name.to_owned(), version: self.version.into(), ..Message::default() };
         let mut pending = Pending { command: code, text: String::new(), counts_rows: false };
         match code {
             command::QUERY | command::STMT_PREPARE => {
@@ -265,7 +265,7 @@ impl Mysql {
         }
         let message = Message {
             request_type: "LOGIN".to_owned(),
-            version: self.version,
+            version: self.version.into(),
             endpoint: resource.clone(),
             request_resource: resource,
             ..Message::default()
@@ -328,7 +328,7 @@ impl Mysql {
         let pending = self.pending.pop_front();
         let command = pending.as_ref().map_or(command::QUERY, |pending| pending.command);
         let mut message =
-            Message { kind: Kind::Response, status: Status::Success, version: self.version, ..Message::default() };
+            Message { kind: Kind::Response, status: Status::Success, version: self.version.into(), ..Message::default() };
         self.reply = Reply::Done;
         let mut reader = Reader::new(packet.body.get(1..).unwrap_or_default());
         match packet.body.first() {

@@ -66,7 +66,7 @@ fn field(message: &Message, key: &str) -> Value {
     match key {
         "kind" => format!("{:?}", message.kind).into(),
         "status" => format!("{:?}", message.status).into(),
-        "version" => message.version.into(),
+        "version" => message.version.as_ref().into(),
         "type" => message.request_type.as_str().into(),
         "domain" => message.request_domain.as_str().into(),
         "resource" => message.request_resource.as_str().into(),

@@ -113,7 +113,7 @@ impl<'a> Head<'a> {
         let text = |value: &[u8]| unfold(value, settings);
         let clipped = |value: Option<String>| settings.text(value.unwrap_or_default().as_bytes());
         let mut message = Message {
-            version: self.version,
+            version: self.version.into(),
             length: self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
             x_request_id: text(self.x_request_id.value.unwrap_or_default()),
             trace_id: clipped(self.trace_id.value),
