@@ -13,10 +13,15 @@ pub mod amqp;
 pub mod cursor;
 pub mod dns;
 pub mod http1;
+pub mod iso8583;
+pub mod mqtt;
 pub mod mysql;
+pub mod nats;
 pub mod propagation;
 pub mod redis;
+pub mod someip;
 pub mod sql;
+pub mod thrift;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -208,7 +213,18 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[amqp::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    amqp::PROTOCOL,
+    mqtt::PROTOCOL,
+    nats::PROTOCOL,
+    mysql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    thrift::PROTOCOL,
+    someip::PROTOCOL,
+    iso8583::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
