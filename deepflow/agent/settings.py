@@ -95,7 +95,10 @@ class Socket(Section):
 
 class EbpfTunning(Section):
     kernel_ring_size: int = Field(
-        65536, ge=8192, le=131_072, description="Size of the kernel's ring, in records of 256 bytes."
+        65536,
+        ge=8192,
+        le=131_072,
+        description="Size of the kernel's rings together, in records of 256 bytes; each CPU has at least 128 KiB.",
     )
 
 
