@@ -21,6 +21,7 @@ pub mod propagation;
 pub mod redis;
 pub mod someip;
 pub mod sql;
+pub mod stomp;
 pub mod thrift;
 pub mod trace_context;
 
@@ -217,6 +218,7 @@ pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
     mqtt::PROTOCOL,
     nats::PROTOCOL,
+    stomp::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
