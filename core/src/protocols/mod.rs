@@ -25,6 +25,7 @@ pub mod propagation;
 pub mod redis;
 pub mod someip;
 pub mod sql;
+pub mod stomp;
 pub mod thrift;
 pub mod trace_context;
 pub mod websocket;
@@ -268,6 +269,7 @@ pub static REGISTRY: &[Protocol] = &[
     websocket::PROTOCOL,
     mqtt::PROTOCOL,
     nats::PROTOCOL,
+    stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
     http1::PROTOCOL,
