@@ -181,6 +181,8 @@ pub enum Verdict {
     Decided,
     /// Nobody knows the protocol: let the source be quiet about it.
     GaveUp,
+    /// The protocol is known, but nothing more can be read (encryption): let the source be quiet about it.
+    Done,
 }
 
 fn index(direction: Direction) -> usize {
@@ -269,6 +271,17 @@ impl Connection {
         verdict
     }
 
+    /// A message that the parser held back, when nothing more comes.
+    pub fn finish(&mut self) -> Option<Seen> {
+        let State::Parsed { flow, parser, .. } = &mut self.state else {
+            return None;
+        };
+        let (role, message) = parser.finish()?;
+        let direction = if role == flow.local_role { Direction::Egress } else { Direction::Ingress };
+        let origin = message.began.unwrap_or_default();
+        Some(Seen { message, direction, origin, captured: 0 })
+    }
+
     /// Gives up waiting for packets that did not come.
     pub fn release(&mut self, recognition: &mut Recognition<'_>, seen: &mut Vec<Seen>, report: &mut Report) -> Verdict {
         let mut verdict = Verdict::Goes;
@@ -313,6 +326,10 @@ impl Connection {
         let State::Parsed { flow, parser, senseless } = &mut self.state else {
             return verdict;
         };
+        if parser.is_done() && self.waiting.is_empty() {
+            self.state = State::GivenUp;
+            return Verdict::Done;
+        }
         let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
         let (before, invalid) = (seen.len(), report.invalid);
         stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);

@@ -247,6 +247,10 @@ impl Engine {
         if let Some(connection) = self.connections.get_mut(&key)
             && let Some(flow) = connection.flow().cloned()
         {
+            if let Some(held) = connection.finish() {
+                let direction = held.direction;
+                self.ledger.settle(connection, direction, &Task::default(), &mut vec![held], &Report::default());
+            }
             while let Some(request) = connection.waiting.take_oldest() {
                 self.ledger.unanswered(&flow, request, why);
             }
@@ -322,10 +326,17 @@ impl Engine {
             Verdict::GaveUp => {
                 self.ledger.counters.connections_given_up += 1;
                 let shared = segment.protocol == 17 && self.understood.contains(&segment.socket);
-                if segment.source == Source::Socket && !shared && self.quiet.len() < MAX_QUIET {
-                    self.quiet.push(segment.socket);
+                if !shared {
+                    self.silence(segment);
                 }
             }
+            Verdict::Done => self.silence(segment),
+        }
+    }
+
+    fn silence(&mut self, segment: &Segment<'_>) {
+        if segment.source == Source::Socket && self.quiet.len() < MAX_QUIET {
+            self.quiet.push(segment.socket);
         }
     }
 

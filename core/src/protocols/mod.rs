@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod ber;
 pub mod dns;
 pub mod http1;
 pub mod mysql;
 pub mod redis;
 pub mod sql;
+pub mod tls;
 pub mod trace_context;
 
 /// Which side of the connection wrote the bytes.
@@ -125,6 +127,17 @@ pub trait Parser: Send {
     /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
     /// differently on datagrams care.
     fn transport(&mut self, _ip_protocol: u8) {}
+
+    /// The connection ends, or its rows are flushed: a message that was held back because more of it could have come,
+    /// and who wrote it.
+    fn finish(&mut self) -> Option<(Role, Box<Message>)> {
+        None
+    }
+
+    /// No further message will come of this connection, whatever it brings (all of it is encrypted from here on).
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
 /// How responses find their requests.
@@ -205,7 +218,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[tls::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {

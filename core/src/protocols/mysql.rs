@@ -327,8 +327,12 @@ impl Mysql {
         }
         let pending = self.pending.pop_front();
         let command = pending.as_ref().map_or(command::QUERY, |pending| pending.command);
-        let mut message =
-            Message { kind: Kind::Response, status: Status::Success, version: self.version.into(), ..Message::default() };
+        let mut message = Message {
+            kind: Kind::Response,
+            status: Status::Success,
+            version: self.version.into(),
+            ..Message::default()
+        };
         self.reply = Reply::Done;
         let mut reader = Reader::new(packet.body.get(1..).unwrap_or_default());
         match packet.body.first() {

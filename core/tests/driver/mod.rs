@@ -33,6 +33,11 @@ impl Connection {
         Self { parser, directions: Default::default(), messages: Vec::new(), invalid: 0 }
     }
 
+    /// The connection ends.
+    pub fn finish(&mut self) {
+        self.messages.extend(self.parser.finish().map(|(role, message)| (role, *message)));
+    }
+
     /// Bytes of the stream, and how many after them were not captured.
     pub fn feed(&mut self, role: Role, bytes: &[u8], missing: u64, datagram: bool) {
         let side = &mut self.directions[usize::from(role == Role::Server)];
@@ -277,7 +282,8 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
         .into_iter()
         .filter_map(|key| flows.remove(&key))
         .map(|flow| match flow.connection {
-            Some((connection, _)) => {
+            Some((mut connection, _)) => {
+                connection.finish();
                 Seen { protocol: flow.protocol, messages: connection.messages, invalid: connection.invalid }
             }
             None => Seen { protocol: None, messages: Vec::new(), invalid: 0 },

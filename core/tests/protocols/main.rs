@@ -336,7 +336,7 @@ fn nobody_claims_foreign_captures() {
         for folder in std::fs::read_dir(base).expect("folder").flatten() {
             let name = folder.file_name().to_string_lossy().into_owned();
             // Made of several protocols, or of tunnelled ones.
-            if ["tcp", "tunnel", "http", "http2", "grpc", "tls"].contains(&name.as_str()) {
+            if ["tcp", "tunnel", "http", "http2", "grpc"].contains(&name.as_str()) {
                 continue;
             }
             let Ok(files) = std::fs::read_dir(folder.path()) else {
