@@ -11,6 +11,7 @@ use crate::event::Origin;
 
 pub mod ber;
 pub mod dns;
+pub mod fastcgi;
 pub mod http1;
 pub mod mysql;
 pub mod redis;
@@ -218,7 +219,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[tls::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] =
+    &[tls::PROTOCOL, fastcgi::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
