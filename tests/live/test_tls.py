@@ -28,15 +28,12 @@ http {{
 
 def certificate(folder: Path) -> tuple[str, str]:
     """A new self-signed certificate for shop.test; the two dates that openssl reads from it."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        + ["-keyout", folder / "shop.key", "-out", folder / "shop.crt", "-days", "30"]
-        + ["-subj", "/CN=shop.test", "-addext", "subjectAltName=DNS:shop.test"],
-        check=True,
-        capture_output=True,
-    )
+    key, chain = folder / "shop.key", folder / "shop.crt"
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=shop.test"
+    command = [*words.split(), "-addext", "subjectAltName=DNS:shop.test", "-keyout", str(key), "-out", str(chain)]
+    subprocess.run(command, check=True, capture_output=True)
     printed = subprocess.run(
-        ["openssl", "x509", "-in", folder / "shop.crt", "-noout", "-dates", "-dateopt", "iso_8601"],
+        ["openssl", "x509", "-in", chain, "-noout", "-dates", "-dateopt", "iso_8601"],
         check=True,
         capture_output=True,
         text=True,
