@@ -21,9 +21,14 @@ ROOT = Path(__file__).parents[1]
 _names = itertools.count()
 
 
+def fixtures() -> Path:
+    """Where sample data lies, if there is any."""
+    return Path(os.environ.get("DEEPFLOW_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+
+
 @pytest.fixture(scope="session")
 def fixtures_dir() -> Path:
-    folder = Path(os.environ.get("DEEPFLOW_FIXTURES", ROOT.parent / "shared" / "fixtures"))
+    folder = fixtures()
     if not folder.is_dir():
         pytest.skip(f"no sample data at {folder}; set DEEPFLOW_FIXTURES to the folder that has it")
     return folder
