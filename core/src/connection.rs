@@ -322,7 +322,7 @@ impl Connection {
                 None => return self.undecided(stream, tries, &piece, recognition),
             }
         }
-        let datagram = self.protocol == 17;
+        let datagram = self.protocol != 6;
         let State::Parsed { flow, parser, senseless } = &mut self.state else {
             return verdict;
         };
@@ -348,7 +348,7 @@ impl Connection {
 
     /// Bytes of the other direction that were kept while nobody knew whose they were.
     fn parse_kept(&mut self, direction: Direction, seen: &mut Vec<Seen>, report: &mut Report) {
-        let datagram = self.protocol == 17;
+        let datagram = self.protocol != 6;
         let stream = &mut self.streams[index(direction)];
         let State::Parsed { flow, parser, .. } = &mut self.state else {
             return;

@@ -191,7 +191,7 @@ impl Engine {
     fn sweep(&mut self, now_us: u64) {
         let idle = |connection: &Connection| {
             let idle_us = now_us.saturating_sub(connection.last_us);
-            let bound_us = if connection.protocol == 17 { SWEEP_US } else { IDLE_US };
+            let bound_us = if connection.protocol != 6 { SWEEP_US } else { IDLE_US };
             idle_us > bound_us && connection.waiting.is_empty()
         };
         let gone: Vec<Key> = self.connections.values().filter(|one| idle(one)).map(|one| one.key).collect();

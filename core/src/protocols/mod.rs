@@ -14,6 +14,7 @@ pub mod dns;
 pub mod fastcgi;
 pub mod http1;
 pub mod mysql;
+pub mod ping;
 pub mod redis;
 pub mod sql;
 pub mod tls;
@@ -168,6 +169,8 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Domains under which a name that does not exist (NXDOMAIN) is no error: search lists of clusters ask for many.
+    pub unconcerned_dns_nxdomain_response_suffixes: Vec<String>,
     /// Protocols whose values are masked ("Redis", "MySQL").
     pub obfuscate_protocols: Vec<String>,
     /// Longest text kept in one field, bytes.
@@ -183,6 +186,7 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            unconcerned_dns_nxdomain_response_suffixes: Vec::new(),
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
         }
@@ -219,8 +223,15 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] =
-    &[tls::PROTOCOL, fastcgi::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    tls::PROTOCOL,
+    fastcgi::PROTOCOL,
+    mysql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    dns::PROTOCOL,
+    ping::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
