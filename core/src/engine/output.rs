@@ -64,6 +64,11 @@ fn observation_point(packet: bool, client: bool) -> &'static str {
     }
 }
 
+/// The text, else the other one.
+fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
+}
+
 fn signal_source(packet: bool) -> u16 {
     if packet { 0 } else { 3 }
 }
@@ -169,9 +174,9 @@ impl Output {
             endpoint: &first.endpoint,
             request_id: first.request_id.or(answered.request_id),
             response_status: session.status as u8,
-            response_code: answered.response_code,
-            response_exception: &answered.response_exception,
-            response_result: &answered.response_result,
+            response_code: answered.response_code.or(asked.response_code),
+            response_exception: or(&answered.response_exception, &asked.response_exception),
+            response_result: or(&answered.response_result, &asked.response_result),
             http_proxy_client: &asked.http_proxy_client,
             x_request_id_0: &asked.x_request_id,
             x_request_id_1: &answered.x_request_id,

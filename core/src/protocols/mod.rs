@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use crate::event::Origin;
 
+pub mod amqp;
 pub mod ber;
+pub mod cursor;
 pub mod dns;
 pub mod fastcgi;
 pub mod http1;
 pub mod mysql;
 pub mod ping;
+pub mod propagation;
 pub mod redis;
 pub mod sql;
 pub mod tls;
@@ -228,6 +231,7 @@ pub static REGISTRY: &[Protocol] = &[
     fastcgi::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
+    amqp::PROTOCOL,
     redis::PROTOCOL,
     dns::PROTOCOL,
     ping::PROTOCOL,
