@@ -447,12 +447,12 @@ fn check(payload: &[u8], port: u16) -> Guess {
         return yes(payload);
     }
     let Some((total, body)) = frame(payload) else {
-        return if ours { Guess::Maybe } else { Guess::No };
+        return if ours || matches!(payload, [0 | 1]) { Guess::Maybe } else { Guess::No };
     };
     if total == payload.len() && whole(body) || ours && total > HEADER + 2 && plausible(body, false) {
         return yes(body);
     }
-    // Servers read the length alone first.
+    // Servers read the length alone first, some byte by byte.
     let length_alone = payload.len() == 2 && (HEADER + 5..=MAX_ALONE).contains(&total);
     if length_alone || ours && payload.len() < HEADER + 2 && total > HEADER { Guess::Maybe } else { Guess::No }
 }
