@@ -19,6 +19,7 @@ pub mod mysql;
 pub mod ping;
 pub mod propagation;
 pub mod redis;
+pub mod sip;
 pub mod sql;
 pub mod tls;
 pub mod trace_context;
@@ -229,6 +230,7 @@ pub struct Protocol {
 pub static REGISTRY: &[Protocol] = &[
     tls::PROTOCOL,
     fastcgi::PROTOCOL,
+    sip::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     amqp::PROTOCOL,
