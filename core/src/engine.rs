@@ -330,7 +330,9 @@ impl Engine {
                     self.silence(segment);
                 }
             }
-            Verdict::Done => self.silence(segment),
+            // A UDP socket may talk to others too.
+            Verdict::Done if segment.protocol == 6 => self.silence(segment),
+            Verdict::Done => {}
         }
     }
 

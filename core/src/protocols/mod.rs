@@ -18,6 +18,7 @@ pub mod http1;
 pub mod mysql;
 pub mod ping;
 pub mod propagation;
+pub mod quic;
 pub mod redis;
 pub mod sip;
 pub mod sql;
@@ -231,6 +232,7 @@ pub static REGISTRY: &[Protocol] = &[
     tls::PROTOCOL,
     fastcgi::PROTOCOL,
     sip::PROTOCOL,
+    quic::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     amqp::PROTOCOL,

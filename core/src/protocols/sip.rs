@@ -55,10 +55,15 @@ struct Sip {
     closed: VecDeque<u64>,
 }
 
+#[derive(Clone, Copy)]
+enum Line<'a> {
+    Request { method: &'a [u8], uri: &'a [u8] },
+    Response { code: u16, phrase: &'a [u8] },
+}
+
 /// What a head says.
 struct Head<'a> {
-    /// Method and Request-URI, or the code with its phrase.
-    line: Result<(&'a [u8], &'a [u8]), (u16, &'a [u8])>,
+    line: Line<'a>,
     call_id: &'a [u8],
     sequence: u32,
     method: &'a [u8],
@@ -110,7 +115,7 @@ impl Sip {
     }
 
     fn message(&mut self, role: Role, head: &Head<'_>, mut message: Message) -> Option<Message> {
-        let request = head.line.is_ok();
+        let request = matches!(head.line, Line::Request { .. });
         let reversed = (role == Role::Server) == request;
         let key = FxBuildHasher.hash_one((head.call_id, head.sequence, head.method, reversed));
         message.pair = Some(key);
@@ -121,7 +126,7 @@ impl Sip {
             message.x_request_id = self.settings.text(head.call_id);
         }
         match head.line {
-            Ok((method, uri)) => {
+            Line::Request { method, uri } => {
                 message.request_type = self.settings.text(method);
                 message.request_resource = self.settings.text(uri);
                 message.request_domain = self.settings.text(host(uri));
@@ -139,8 +144,8 @@ impl Sip {
                 }
                 remember(&mut self.open, key, MAX_OPEN);
             }
-            Err((100..200, _)) => return None,
-            Err((code, phrase)) => {
+            Line::Response { code: 100..200, .. } => return None,
+            Line::Response { code, phrase } => {
                 match self.open.iter().position(|open| *open == key) {
                     Some(place) => {
                         self.open.remove(place);
@@ -199,13 +204,13 @@ impl<'a> Head<'a> {
             first if first.starts_with(VERSION) => {
                 let rest = first.get(VERSION.len() + 1..)?;
                 let code = std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()?;
-                Err((code, rest.get(3..)?.trim_ascii()))
+                Line::Response { code, phrase: rest.get(3..)?.trim_ascii() }
             }
             first => {
                 let (method, rest) = first.split_at_checked(memchr(b' ', first)?)?;
                 let rest = rest.trim_ascii();
                 let uri = rest.get(..memchr(b' ', rest).unwrap_or(rest.len()))?;
-                Ok((method, uri))
+                Line::Request { method, uri }
             }
         };
         let nothing: &[u8] = b"";
