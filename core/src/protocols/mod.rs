@@ -15,6 +15,7 @@ pub mod cursor;
 pub mod dns;
 pub mod fastcgi;
 pub mod http1;
+pub mod ldap;
 pub mod mysql;
 pub mod ping;
 pub mod propagation;
@@ -233,6 +234,7 @@ pub static REGISTRY: &[Protocol] = &[
     fastcgi::PROTOCOL,
     sip::PROTOCOL,
     quic::PROTOCOL,
+    ldap::PROTOCOL,
     mysql::PROTOCOL,
     http1::PROTOCOL,
     amqp::PROTOCOL,
