@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use memchr::memchr2_iter;
 
-use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
+use super::{Guess, Kind, Late, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 use crate::event::Origin;
 use hello::{ServerHello, u16_at};
 
@@ -280,6 +280,10 @@ impl Parser for Tls {
 
     fn finish(&mut self) -> Option<(Role, Box<Message>)> {
         self.held.take().map(|message| (Role::Server, message))
+    }
+
+    fn late(&mut self, _key: Option<u64>) -> Late {
+        self.held.take().map_or(Late::Unanswered, Late::Ended)
     }
 
     fn is_done(&self) -> bool {
