@@ -200,7 +200,7 @@ impl Engine {
     fn sweep(&mut self, now_us: u64) {
         let idle = |connection: &Connection| {
             let idle_us = now_us.saturating_sub(connection.last_us);
-            let bound_us = if connection.protocol == 17 { SWEEP_US } else { IDLE_US };
+            let bound_us = if connection.protocol != 6 { SWEEP_US } else { IDLE_US };
             idle_us > bound_us && connection.waiting.is_empty()
         };
         let gone: Vec<Key> = self.connections.values().filter(|one| idle(one)).map(|one| one.key).collect();
@@ -356,10 +356,19 @@ impl Engine {
             Verdict::GaveUp => {
                 self.ledger.counters.connections_given_up += 1;
                 let shared = segment.protocol == 17 && self.understood.contains(&segment.socket);
-                if segment.source == Source::Socket && !shared && self.quiet.len() < MAX_QUIET {
-                    self.quiet.push(segment.socket);
+                if !shared {
+                    self.silence(segment);
                 }
             }
+            // A UDP socket may talk to others too.
+            Verdict::Done if segment.protocol == 6 => self.silence(segment),
+            Verdict::Done => {}
+        }
+    }
+
+    fn silence(&mut self, segment: &Segment<'_>) {
+        if segment.source == Source::Socket && self.quiet.len() < MAX_QUIET {
+            self.quiet.push(segment.socket);
         }
     }
 

@@ -84,7 +84,7 @@ impl Ledger {
 
     /// How long a request of this connection waits: the transport's time or the protocol's, whichever is shorter.
     pub fn timeout_us(&self, flow: &Flow) -> u64 {
-        let transport = if flow.protocol == 17 { self.udp_timeout_us } else { self.tcp_timeout_us };
+        let transport = if flow.protocol != 6 { self.udp_timeout_us } else { self.tcp_timeout_us };
         match flow.l7.timeout_s {
             0 => transport,
             own => transport.min(u64::from(own) * 1_000_000),
