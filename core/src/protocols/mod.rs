@@ -10,28 +10,36 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod ber;
 pub mod brpc;
 pub mod cursor;
 pub mod dns;
 pub mod dubbo;
+pub mod fastcgi;
 pub mod frame;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod iso8583;
+pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
 pub mod openwire;
 mod path_template;
+pub mod ping;
 pub mod postgresql;
 pub mod propagation;
+pub mod quic;
 pub mod redis;
+pub mod sip;
 pub mod sofarpc;
 pub mod someip;
 pub mod sql;
+pub mod stomp;
 pub mod tars;
 pub mod thrift;
+pub mod tls;
 pub mod trace_context;
 pub mod websocket;
 pub mod zmtp;
@@ -167,6 +175,11 @@ pub trait Parser: Send {
         Late::Unanswered
     }
 
+    /// No further message will come of this connection, whatever it brings (all of it is encrypted from here on).
+    fn is_done(&self) -> bool {
+        false
+    }
+
     /// The parser that takes over after `SwitchTo`, when it has to know what was said before.
     fn successor(&mut self) -> Option<Box<dyn Parser>> {
         None
@@ -206,6 +219,8 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Domains under which a name that does not exist (NXDOMAIN) is no error: search lists of clusters ask for many.
+    pub unconcerned_dns_nxdomain_response_suffixes: Vec<String>,
     /// Segments of a path that are ids become `*` in its endpoint.
     pub http_endpoint_fold_ids: bool,
     /// Protocols whose values are masked ("Redis", "MySQL").
@@ -223,6 +238,7 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            unconcerned_dns_nxdomain_response_suffixes: Vec::new(),
             http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
@@ -273,6 +289,11 @@ pub static REGISTRY: &[Protocol] = &[
     brpc::PROTOCOL,
     openwire::PROTOCOL,
     zmtp::PROTOCOL,
+    tls::PROTOCOL,
+    fastcgi::PROTOCOL,
+    sip::PROTOCOL,
+    quic::PROTOCOL,
+    ldap::PROTOCOL,
     amqp::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
@@ -283,6 +304,7 @@ pub static REGISTRY: &[Protocol] = &[
     websocket::PROTOCOL,
     mqtt::PROTOCOL,
     nats::PROTOCOL,
+    stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
     http1::PROTOCOL,
@@ -291,6 +313,7 @@ pub static REGISTRY: &[Protocol] = &[
     someip::PROTOCOL,
     iso8583::PROTOCOL,
     dns::PROTOCOL,
+    ping::PROTOCOL,
 ];
 
 /// The registry's line of an id.
