@@ -36,7 +36,7 @@ def python(name: str) -> list[str]:
 PARTS: dict[str, tuple[str, list[str]]] = {
     "hook_cost": ("time added to a system call by the kernel programs", rust("hook_cost")),
     "nginx": ("nginx + wrk with the agent off, its kernel part, and on", python("nginx")),
-    "parse_rate": ("messages parsed a second and core, by protocol", rust("parse_rate")),
+    "parse_rate": ("messages parsed a second and core, and bytes allocated a message, by protocol", rust("parse_rate")),
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
     "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
     "server_ingest": ("rows a second into the embedded store, against the bare insert", python("server_ingest")),

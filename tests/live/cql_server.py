@@ -15,10 +15,11 @@ import sys
 import uuid
 from typing import Any
 
-import lz4.block  # type: ignore[import-not-found]
-from cassandra.connection import segment_codec_lz4, segment_codec_no_compression  # type: ignore[import-not-found]
+import lz4.block  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from cassandra.connection import segment_codec_lz4, segment_codec_no_compression  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 VARCHAR, UUID, INET = 0x0D, 0x0C, 0x10
+STARTUP, OPTIONS, QUERY, EXECUTE, REGISTER, BATCH = 1, 5, 7, 10, 11, 13
 LOCAL = {
     "key": (VARCHAR, b"local"),
     "cluster_name": (VARCHAR, b"lab"),
@@ -51,21 +52,19 @@ def answer(query: str) -> tuple[int, bytes]:
     """Opcode and body of the answer to a statement."""
     words = query.split()
     verb = words[0].upper()
-    if "system.local" in query:
-        return 8, rows(LOCAL, 1)
+    void = 8, struct.pack(">i", 1)
     if "peers_v2" in query or "missing" in query:
         return error(0x2200, "unconfigured table missing")
+    if "slow" in query:
+        opcode, body = error(0x1100, "Operation timed out")
+        return opcode, body + struct.pack(">Hii", 1, 0, 1) + text("SIMPLE")
+    if verb == "SELECT":
+        local = "system.local" in query
+        return 8, rows(LOCAL if local else {"v": (VARCHAR, b"value")}, 1 if local else 0 if "system." in query else 2)
     if verb == "USE":
         return 8, struct.pack(">i", 3) + text(words[1])
-    if verb == "SELECT":
-        return 8, rows({"v": (VARCHAR, b"value")}, 0 if "system." in query else 2)
-    if verb == "INSERT" and "slow" in query:
-        return error(0x1100, "Operation timed out")[0], struct.pack(">i", 0x1100) + text("Operation timed out") + (
-            struct.pack(">Hii", 1, 0, 1) + text("SIMPLE")
-        )
-    if verb not in ("INSERT", "UPDATE", "DELETE", "CREATE"):
-        return error(0x2000, f"line 1:0 no viable alternative at input '{words[0]}'")
-    return 8, struct.pack(">i", 1)
+    syntax = error(0x2000, f"line 1:0 no viable alternative at input '{words[0]}'")
+    return void if verb in ("INSERT", "UPDATE", "DELETE", "CREATE") else syntax
 
 
 def prepared(query: str, version: int) -> bytes:
@@ -133,29 +132,30 @@ class Client(socketserver.BaseRequestHandler):
         body = self.read(length)
         if flags & 1 and version < 5:
             body = lz4.block.decompress(body[4:], uncompressed_size=struct.unpack(">i", body[:4])[0])
-        if version > int(sys.argv[2]):
-            self.version = int(sys.argv[2])
-            return self.send(stream, *error(0x0A, "Invalid or unsupported protocol version"))
-        self.version = version
-        if opcode == 5:
-            options = struct.pack(">H", 2) + text("CQL_VERSION") + struct.pack(">H", 1) + text("3.4.6")
-            return self.send(stream, 6, options + text("COMPRESSION") + struct.pack(">H", 1) + text("lz4"))
-        if opcode == 1:
-            self.send(stream, 2, b"")
+        self.version = min(version, int(sys.argv[2]))
+        if version > self.version:
+            self.send(stream, *error(0x0A, "Invalid or unsupported protocol version"))
+        else:
+            self.send(stream, *self.reply(opcode, body))
+        if opcode == STARTUP and version == self.version:
             self.compressed = b"lz4" in body
             self.segments = version >= 5
-            return None
-        if opcode == 11:
-            return self.send(stream, 2, b"")
-        if opcode in (7, 9):
-            query = body[4 : 4 + struct.unpack(">i", body[:4])[0]].decode()
-            if opcode == 9:
-                self.known[hashlib.md5(query.encode()).digest()] = query
-                return self.send(stream, 8, prepared(query, version))
-            return self.send(stream, *answer(query))
-        if opcode == 10:
-            return self.send(stream, *answer(self.known.get(body[2:18], "UNKNOWN")))
-        return self.send(stream, 8, struct.pack(">i", 1))
+
+    def reply(self, opcode: int, body: bytes) -> tuple[int, bytes]:
+        if opcode == OPTIONS:
+            options = struct.pack(">H", 2) + text("CQL_VERSION") + struct.pack(">H", 1) + text("3.4.6")
+            return 6, options + text("COMPRESSION") + struct.pack(">H", 1) + text("lz4")
+        if opcode in (STARTUP, REGISTER):
+            return 2, b""
+        if opcode == EXECUTE:
+            return answer(self.known.get(body[2:18], "UNKNOWN"))
+        if opcode == BATCH:
+            return 8, struct.pack(">i", 1)
+        query = body[4 : 4 + struct.unpack(">i", body[:4])[0]].decode()
+        if opcode == QUERY:
+            return answer(query)
+        self.known[hashlib.md5(query.encode()).digest()] = query
+        return 8, prepared(query, self.version)
 
 
 class Server(socketserver.ThreadingTCPServer):

@@ -3,6 +3,7 @@
 #[path = "../driver/mod.rs"]
 mod driver;
 mod sql;
+mod stores;
 
 use std::sync::Arc;
 
