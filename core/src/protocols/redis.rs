@@ -290,7 +290,8 @@ impl Redis {
                 self.server.in_line = true;
                 (Header::Line, window.len().min(limit))
             }
-            Look::LongLine => return self.wait_for(Role::Server, window.len() * 2),
+            // Bounded by `limit`, so looking again from the start is cheap.
+            Look::LongLine => return self.wait_for(Role::Server, window.len() + 1),
             Look::Short if last.is_none() => return self.wait_for(Role::Server, window.len() + 1),
             Look::Short | Look::Wrong => return Step::Invalid,
         };
