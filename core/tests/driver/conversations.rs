@@ -8,10 +8,13 @@ use serde_json::Value;
 use super::families;
 
 /// Lines `C` or `S` and the bytes as Latin-1 text; a number behind appends so many `x`, a text behind it is a tail.
+/// `transport`: 6 (TCP, the default), 17 or another of datagrams.
 #[derive(Clone)]
 pub struct Conversation {
     pub name: String,
     pub protocol: &'static Protocol,
+    /// IP protocol; on another than TCP every write is a datagram.
+    pub transport: u8,
     pub writes: Vec<(Role, Vec<u8>)>,
     pub expected: Vec<Value>,
 }
@@ -46,6 +49,7 @@ pub fn conversations() -> &'static [Conversation] {
             .map(|case| Conversation {
                 name: case["name"].as_str().expect("name").to_owned(),
                 protocol: protocol(case["protocol"].as_str().expect("protocol")),
+                transport: case["transport"].as_u64().map_or(6, |number| number as u8),
                 writes: case["writes"].as_array().expect("writes").iter().map(write).collect(),
                 expected: case["messages"].as_array().expect("messages").clone(),
             })

@@ -79,7 +79,8 @@ pub fn case(seed: u64, only: Option<&str>) -> Case {
     let fits = |one: &&Conversation| only.is_none_or(|name| one.protocol.name == name);
     let all: Vec<&Conversation> = conversations().iter().filter(fits).collect();
     let chosen = *dice.pick(&all);
-    let transport = *dice.pick(chosen.protocol.transports);
+    let other_transport = *dice.pick(chosen.protocol.transports);
+    let transport = if dice.one_in(4) { other_transport } else { chosen.transport };
     let short = |(role, bytes): &(Role, Vec<u8>)| (*role, bytes.get(..MAX_WRITE).unwrap_or(bytes).to_vec());
     let mut writes: Vec<(Role, Vec<u8>)> = chosen.writes.iter().map(short).collect();
     for _ in 0..1 + dice.below(4) {
@@ -265,7 +266,7 @@ impl Fuzzed {
         let direction = if feed.role == Role::Client { Direction::Ingress } else { Direction::Egress };
         let stream = &mut self.streams[usize::from(feed.role == Role::Server)];
         let (mut seen, mut report) = (Vec::new(), Report::default());
-        let datagram = self.transport == 17;
+        let datagram = self.transport != 6;
         let length = feed.bytes.len() as u64 + feed.missing;
         let piece = Piece { origin: Origin { time_us: 1, seq: 0 }, length, payload: &feed.bytes };
         stream.feed(&mut self.parser, (feed.role, direction), piece, datagram, &mut seen, &mut report);
@@ -353,7 +354,7 @@ pub fn failure(case: &Case) -> Option<String> {
 /// `answered`: with the server's part.
 pub fn flood(conversation: &Conversation, bytes: u64, answered: bool) {
     let held = Region::new(&INSTRUMENTED_SYSTEM);
-    let mut fuzzed = Fuzzed::new(conversation.protocol, conversation.protocol.transports.first().copied().unwrap_or(6));
+    let mut fuzzed = Fuzzed::new(conversation.protocol, conversation.transport);
     let mut dice = Dice::new(bytes);
     while fuzzed.fed < bytes && !fuzzed.switched {
         let before = fuzzed.fed;
