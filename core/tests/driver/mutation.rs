@@ -281,7 +281,7 @@ impl Fuzzed {
         let most_calls = 64 + 4 * self.feeds + 4 * self.fed;
         assert!(calls <= most_calls, "{calls} calls for {} bytes in {} feeds", self.fed, self.feeds);
         // Some windows are inflated anew until something comes of it, which takes tens of KB each time.
-        let most = (16 * LOOK_BYTES) as u64 + 512 * (self.fed + self.feeds);
+        let most = (32 * LOOK_BYTES) as u64 + 512 * (self.fed + self.feeds);
         assert!(allocated <= most, "{allocated} bytes allocated for {} bytes in {} feeds", self.fed, self.feeds);
     }
 }

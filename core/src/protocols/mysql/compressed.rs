@@ -12,6 +12,9 @@ use crate::protocols::{Message, Role, Step};
 const HEADER: usize = 7;
 /// Most bytes of one compressed packet that are inflated; the rest is lost.
 const MAX_HELD: usize = 48 * 1024;
+/// The tables of a block of zlib are shorter: what gives nothing after so many bytes gives nothing at all. (zstd gives
+/// whole blocks only.)
+const MAX_SILENT: usize = 512;
 const PIECE: usize = 16 * 1024;
 /// Most bytes of an unfinished plain packet.
 const MAX_PLAIN: usize = 64 * 1024;
@@ -100,7 +103,7 @@ pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
     plain.truncate(length);
     match length > 4 {
         true => Ok(Some(plain)),
-        false if frame.body.len() < frame.length.min(MAX_HELD) => Err(()),
+        false if frame.body.len() < frame.length.min(if zlib { MAX_SILENT } else { MAX_HELD }) => Err(()),
         false => Ok(None),
     }
 }
