@@ -11,9 +11,12 @@ use crate::event::Origin;
 
 pub mod amqp;
 pub mod ber;
+pub mod brpc;
 pub mod cursor;
 pub mod dns;
+pub mod dubbo;
 pub mod fastcgi;
+pub mod frame;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
@@ -22,6 +25,7 @@ pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
+pub mod openwire;
 mod path_template;
 pub mod ping;
 pub mod postgresql;
@@ -29,13 +33,16 @@ pub mod propagation;
 pub mod quic;
 pub mod redis;
 pub mod sip;
+pub mod sofarpc;
 pub mod someip;
 pub mod sql;
 pub mod stomp;
+pub mod tars;
 pub mod thrift;
 pub mod tls;
 pub mod trace_context;
 pub mod websocket;
+pub mod zmtp;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,6 +203,8 @@ pub enum Guess {
     No,
     /// It is ours, and this side wrote it.
     Yes(Role),
+    /// It is ours, and either side could have written it (a greeting that both send).
+    Either,
     /// Could become ours with more bytes.
     Maybe,
 }
@@ -276,12 +285,18 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    dubbo::PROTOCOL,
+    brpc::PROTOCOL,
+    openwire::PROTOCOL,
+    zmtp::PROTOCOL,
     tls::PROTOCOL,
     fastcgi::PROTOCOL,
     sip::PROTOCOL,
     quic::PROTOCOL,
     ldap::PROTOCOL,
     amqp::PROTOCOL,
+    sofarpc::PROTOCOL,
+    tars::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
     grpc::TRIPLE,
@@ -327,6 +342,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
             }
+            Guess::Either => return Inference::Known(protocol, role_hint.unwrap_or(Role::Client)),
             Guess::Maybe => result = Inference::Maybe,
             Guess::Yes(_) | Guess::No => {}
         }
