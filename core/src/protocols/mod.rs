@@ -22,6 +22,7 @@ pub mod propagation;
 pub mod redis;
 pub mod someip;
 pub mod sql;
+pub mod tds;
 pub mod thrift;
 pub mod trace_context;
 
@@ -222,6 +223,7 @@ pub static REGISTRY: &[Protocol] = &[
     nats::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
+    tds::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,
