@@ -17,6 +17,7 @@ pub mod iso8583;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
+pub mod oracle;
 pub mod postgresql;
 pub mod propagation;
 pub mod redis;
@@ -224,6 +225,7 @@ pub static REGISTRY: &[Protocol] = &[
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
     tds::PROTOCOL,
+    oracle::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,

@@ -35,6 +35,8 @@ const PORT: u16 = 1433;
 const HEADER: usize = 8;
 const END: u8 = 1;
 const MAX_AWAITED: usize = 256;
+/// Bytes of a packet's end that are kept, as tokens may go on in the next one.
+const TAIL: usize = 1024;
 /// Headers before the text of a batch (ALL_HEADERS), and what stands before the text in a call.
 const PREFIX: usize = 1024;
 /// Header of a session multiplexed over the connection (SMP).
@@ -79,6 +81,8 @@ struct Tds {
     continues: [bool; 2],
     /// The response on its way: where it began, and what its first packet said.
     response: Option<(Origin, Outcome)>,
+    /// What the packet before ended with.
+    tail: Vec<u8>,
 }
 
 struct Packet<'a> {
@@ -108,6 +112,7 @@ impl Tds {
             handles: Handles::default(),
             continues: [false; 2],
             response: None,
+            tail: Vec::new(),
         }
     }
 
@@ -137,9 +142,8 @@ impl Tds {
         }
         let wanted = match role {
             Role::Client => 2 * self.settings.max_field + PREFIX,
-            // All of it: the last tokens stand at the end.
-            Role::Server if packet.last || !continued => usize::MAX,
-            Role::Server => 0,
+            // All of it: the last tokens stand at the end, and may begin in the packet before.
+            Role::Server => usize::MAX,
         };
         let Some(body) = assemble(window, wanted, last.is_some()) else {
             return short;
@@ -268,11 +272,19 @@ impl Tds {
             let outcome = Outcome::of_beginning(packet.body, packet.last);
             self.response = Some((self.origin, outcome));
         }
+        let whole = packet.body.len() + HEADER == packet.length;
         if !packet.last {
+            let from = packet.body.len().saturating_sub(TAIL);
+            let end = if whole { packet.body.get(from..) } else { None };
+            self.tail = end.unwrap_or_default().to_vec();
             return Step::Skip(consumed);
         }
         let (began, mut outcome) = self.response.take().unwrap_or((self.origin, Outcome::default()));
-        if packet.body.len() + HEADER == packet.length {
+        let mut end = std::mem::take(&mut self.tail);
+        if whole && packet.body.len() < TAIL {
+            end.extend_from_slice(packet.body);
+            outcome.add_end(&end);
+        } else if whole {
             outcome.add_end(packet.body);
         }
         if outcome.acknowledged && self.awaited.is_empty() {
@@ -363,6 +375,7 @@ impl Parser for Tds {
             }
         }
         self.response = None;
+        self.tail.clear();
         if let Some(flag) = self.continues.get_mut(usize::from(role == Role::Server)) {
             *flag = false;
         }
