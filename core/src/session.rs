@@ -39,6 +39,10 @@ pub struct Session {
     pub status: Status,
     pub request: Option<Half>,
     pub response: Option<Half>,
+    /// Why one half is missing; empty when none is.
+    pub alone: &'static str,
+    /// When it was finished, µs: the engine's clock.
+    pub ended_us: u64,
 }
 
 impl Session {
@@ -75,6 +79,11 @@ impl Waiting {
 
     pub fn push(&mut self, serial: u64, half: Half) {
         self.queue.push_back(Pending { serial, half });
+    }
+
+    /// Goes on waiting as the first, which it was.
+    pub fn push_again(&mut self, serial: u64, half: Half) {
+        self.queue.push_front(Pending { serial, half });
     }
 
     /// The request that a response answers.

@@ -43,6 +43,14 @@ pub struct Seen {
     pub captured: u32,
 }
 
+/// Another protocol begins with the bytes that are kept of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    pub direction: Direction,
+    /// Its number, when it is known.
+    pub to: Option<u8>,
+}
+
 /// What happened while one segment was worked on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -55,8 +63,7 @@ pub struct Report {
     pub repeated: u64,
     /// The segment began with bytes of a message that was named before.
     pub continued: bool,
-    /// Another protocol begins with the bytes that are kept.
-    pub switched: Option<Direction>,
+    pub switched: Option<Switched>,
     /// Bytes are missing that may have held the start of a message: how many messages had been seen then.
     pub lost: Option<usize>,
 }
@@ -357,8 +364,9 @@ impl Stream {
                     at = self.pass(at, count, bytes.len(), &mut walk.hole);
                 }
                 Step::NeedMore => return at,
-                Step::Switch => {
-                    walk.report.switched = Some(walk.direction);
+                Step::Switch | Step::SwitchTo(_) => {
+                    let to = if let Step::SwitchTo(number) = step { Some(number) } else { None };
+                    walk.report.switched = Some(Switched { direction: walk.direction, to });
                     walk.hole = 0;
                     return at;
                 }

@@ -10,22 +10,34 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod ber;
 pub mod cursor;
 pub mod dns;
+pub mod fastcgi;
+pub mod grpc;
 pub mod http1;
+pub mod http2;
 pub mod iso8583;
+pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
 pub mod oracle;
+mod path_template;
+pub mod ping;
 pub mod postgresql;
 pub mod propagation;
+pub mod quic;
 pub mod redis;
+pub mod sip;
 pub mod someip;
 pub mod sql;
+pub mod stomp;
 pub mod tds;
 pub mod thrift;
+pub mod tls;
 pub mod trace_context;
+pub mod websocket;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +97,8 @@ pub struct Message {
     pub response_result: String,
     /// Declared length of this message's body, bytes.
     pub length: Option<i64>,
+    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named.
+    pub request_length: Option<i64>,
     pub sql_affected_rows: Option<u64>,
     pub trace_id: String,
     pub span_id: String,
@@ -115,6 +129,18 @@ pub enum Step {
     /// From here on, both directions speak another protocol (TLS after a negotiation, an upgrade): it is recognised
     /// anew, beginning with this window.
     Switch,
+    /// The same, where it is known which protocol takes over: its number.
+    SwitchTo(u8),
+}
+
+/// What a parser knows of a request whose time is over.
+#[derive(Debug)]
+pub enum Late {
+    Unanswered,
+    /// Its response has begun, and is held back until its end: the request goes on waiting.
+    Begun,
+    /// This is how it ended.
+    Ended(Box<Message>),
 }
 
 /// State of one connection; both directions go through it in the order of time.
@@ -132,6 +158,27 @@ pub trait Parser: Send {
 
     /// Where the first byte of the next window came from.
     fn at(&mut self, _origin: Origin) {}
+
+    /// The connection is over, or all that is known is asked for: a message that was held back, one a call.
+    fn finish(&mut self) -> Option<(Role, Box<Message>)> {
+        None
+    }
+
+    /// The request with this pairing key (the first that waits when there is none) has waited for its time: is there
+    /// more to know?
+    fn late(&mut self, _key: Option<u64>) -> Late {
+        Late::Unanswered
+    }
+
+    /// No further message will come of this connection, whatever it brings (all of it is encrypted from here on).
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    /// The parser that takes over after `SwitchTo`, when it has to know what was said before.
+    fn successor(&mut self) -> Option<Box<dyn Parser>> {
+        None
+    }
 
     /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
     /// differently on datagrams care.
@@ -165,6 +212,10 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Domains under which a name that does not exist (NXDOMAIN) is no error: search lists of clusters ask for many.
+    pub unconcerned_dns_nxdomain_response_suffixes: Vec<String>,
+    /// Segments of a path that are ids become `*` in its endpoint.
+    pub http_endpoint_fold_ids: bool,
     /// Protocols whose values are masked ("Redis", "MySQL").
     pub obfuscate_protocols: Vec<String>,
     /// Longest text kept in one field, bytes.
@@ -180,6 +231,8 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            unconcerned_dns_nxdomain_response_suffixes: Vec::new(),
+            http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
         }
@@ -190,6 +243,12 @@ impl ParserSettings {
     /// Are the values of this protocol masked?
     pub fn masks(&self, protocol: &str) -> bool {
         self.obfuscate_protocols.iter().any(|name| name.eq_ignore_ascii_case(protocol))
+    }
+
+    /// The endpoint of an HTTP path: its first segments, ids as `*`.
+    pub fn endpoint(&self, path: &str) -> String {
+        let cut = endpoint(path, self.http_endpoint_segments);
+        if self.http_endpoint_fold_ids { path_template::fold(&cut) } else { cut }
     }
 
     /// `bytes` as text of at most `max_field` bytes.
@@ -219,9 +278,20 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    tls::PROTOCOL,
+    fastcgi::PROTOCOL,
+    sip::PROTOCOL,
+    quic::PROTOCOL,
+    ldap::PROTOCOL,
     amqp::PROTOCOL,
+    http2::PROTOCOL,
+    grpc::GRPC,
+    grpc::TRIPLE,
+    grpc::WEB,
+    websocket::PROTOCOL,
     mqtt::PROTOCOL,
     nats::PROTOCOL,
+    stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
     tds::PROTOCOL,
@@ -232,6 +302,7 @@ pub static REGISTRY: &[Protocol] = &[
     someip::PROTOCOL,
     iso8583::PROTOCOL,
     dns::PROTOCOL,
+    ping::PROTOCOL,
 ];
 
 /// The registry's line of an id.

@@ -211,7 +211,7 @@ impl Mysql {
                 }
                 Step::Skip(consumed) => consumed,
                 Step::NeedMore => break,
-                Step::Invalid | Step::Switch => {
+                Step::Invalid | Step::Switch | Step::SwitchTo(_) => {
                     side.lost = true;
                     return;
                 }
