@@ -11,9 +11,12 @@ use crate::event::Origin;
 
 pub mod amqp;
 pub mod ber;
+pub mod brpc;
 pub mod cursor;
 pub mod dns;
+pub mod dubbo;
 pub mod fastcgi;
+pub mod frame;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
@@ -22,6 +25,7 @@ pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
+pub mod openwire;
 pub mod oracle;
 mod path_template;
 pub mod ping;
@@ -30,14 +34,17 @@ pub mod propagation;
 pub mod quic;
 pub mod redis;
 pub mod sip;
+pub mod sofarpc;
 pub mod someip;
 pub mod sql;
 pub mod stomp;
+pub mod tars;
 pub mod tds;
 pub mod thrift;
 pub mod tls;
 pub mod trace_context;
 pub mod websocket;
+pub mod zmtp;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,6 +205,8 @@ pub enum Guess {
     No,
     /// It is ours, and this side wrote it.
     Yes(Role),
+    /// It is ours, and either side could have written it (a greeting that both send).
+    Either,
     /// Could become ours with more bytes.
     Maybe,
 }
@@ -278,12 +287,18 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    dubbo::PROTOCOL,
+    brpc::PROTOCOL,
+    openwire::PROTOCOL,
+    zmtp::PROTOCOL,
     tls::PROTOCOL,
     fastcgi::PROTOCOL,
     sip::PROTOCOL,
     quic::PROTOCOL,
     ldap::PROTOCOL,
     amqp::PROTOCOL,
+    sofarpc::PROTOCOL,
+    tars::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
     grpc::TRIPLE,
@@ -331,6 +346,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
             }
+            Guess::Either => return Inference::Known(protocol, role_hint.unwrap_or(Role::Client)),
             Guess::Maybe => result = Inference::Maybe,
             Guess::Yes(_) | Guess::No => {}
         }
