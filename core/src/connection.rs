@@ -181,6 +181,8 @@ pub enum Verdict {
     Decided,
     /// Nobody knows the protocol: let the source be quiet about it.
     GaveUp,
+    /// The protocol is known, but nothing more can be read (encryption): let the source be quiet about it.
+    Done,
 }
 
 fn index(direction: Direction) -> usize {
@@ -339,10 +341,14 @@ impl Connection {
                 None => return self.undecided(stream, tries, &piece, recognition),
             }
         }
-        let datagram = self.protocol == 17;
+        let datagram = self.protocol != 6;
         let State::Parsed { flow, parser, senseless } = &mut self.state else {
             return verdict;
         };
+        if parser.is_done() && self.waiting.is_empty() {
+            self.state = State::GivenUp;
+            return Verdict::Done;
+        }
         let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
         let (before, invalid) = (seen.len(), report.invalid);
         stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);
@@ -361,7 +367,7 @@ impl Connection {
 
     /// Bytes of the other direction that were kept while nobody knew whose they were.
     fn parse_kept(&mut self, direction: Direction, seen: &mut Vec<Seen>, report: &mut Report) {
-        let datagram = self.protocol == 17;
+        let datagram = self.protocol != 6;
         let stream = &mut self.streams[index(direction)];
         let State::Parsed { flow, parser, .. } = &mut self.state else {
             return;
@@ -382,6 +388,21 @@ impl Connection {
             self.local
         } else {
             self.remote
+        }
+    }
+
+    fn role_beside(&self, server: Endpoint) -> Role {
+        if server == self.local { Role::Server } else { Role::Client }
+    }
+
+    /// The local end's role when neither the protocol nor the ports say it: one of the ends was a server of this
+    /// protocol before, else who speaks first is the client.
+    fn role_in(&self, place: usize, direction: Direction, now_us: u64, recognition: &Recognition<'_>) -> Role {
+        let served = |end| recognition.endpoints.get(self.protocol, end, now_us).is_some_and(|it| it.l7 == Some(place));
+        match (served(self.local), served(self.remote), direction) {
+            (true, false, _) => Role::Server,
+            (false, true, _) | (_, _, Direction::Egress) => Role::Client,
+            _ => Role::Server,
         }
     }
 
@@ -413,8 +434,14 @@ impl Connection {
             if !protocol.transports.contains(&self.protocol) {
                 continue;
             }
-            if let Guess::Yes(writer) = (protocol.check)(payload, port) {
-                let local = if direction == Direction::Egress { writer } else { other(writer) };
+            let local = match (protocol.check)(payload, port) {
+                Guess::Yes(writer) if direction == Direction::Egress => Some(writer),
+                Guess::Yes(writer) => Some(other(writer)),
+                Guess::Either if certain || server.port < EPHEMERAL => Some(self.role_beside(server)),
+                Guess::Either => Some(self.role_in(place, direction, piece.origin.time_us, recognition)),
+                Guess::No | Guess::Maybe => None,
+            };
+            if let Some(local) = local {
                 let contradicts = (self.connected && local == Role::Server)
                     || (!self.connected && recognition.listens && self.protocol == 6 && local == Role::Client);
                 if !contradicts {

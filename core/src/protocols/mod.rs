@@ -11,25 +11,41 @@ use crate::event::Origin;
 
 pub mod amqp;
 pub mod amqp1;
+pub mod ber;
+pub mod brpc;
 pub mod cursor;
 pub mod dns;
+pub mod dubbo;
+pub mod fastcgi;
+pub mod frame;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod iso8583;
+pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
+pub mod openwire;
+pub mod oracle;
 mod path_template;
+pub mod ping;
 pub mod postgresql;
 pub mod propagation;
+pub mod quic;
 pub mod redis;
+pub mod sip;
+pub mod sofarpc;
 pub mod someip;
 pub mod sql;
 pub mod stomp;
+pub mod tars;
+pub mod tds;
 pub mod thrift;
+pub mod tls;
 pub mod trace_context;
 pub mod websocket;
+pub mod zmtp;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,6 +183,11 @@ pub trait Parser: Send {
         Late::Unanswered
     }
 
+    /// No further message will come of this connection, whatever it brings (all of it is encrypted from here on).
+    fn is_done(&self) -> bool {
+        false
+    }
+
     /// The parser that takes over after `SwitchTo`, when it has to know what was said before.
     fn successor(&mut self) -> Option<Box<dyn Parser>> {
         None
@@ -190,6 +211,8 @@ pub enum Guess {
     No,
     /// It is ours, and this side wrote it.
     Yes(Role),
+    /// It is ours, and either side could have written it (a greeting that both send).
+    Either,
     /// Could become ours with more bytes.
     Maybe,
 }
@@ -204,6 +227,8 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Domains under which a name that does not exist (NXDOMAIN) is no error: search lists of clusters ask for many.
+    pub unconcerned_dns_nxdomain_response_suffixes: Vec<String>,
     /// Segments of a path that are ids become `*` in its endpoint.
     pub http_endpoint_fold_ids: bool,
     /// Protocols whose values are masked ("Redis", "MySQL").
@@ -221,6 +246,7 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            unconcerned_dns_nxdomain_response_suffixes: Vec::new(),
             http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
@@ -267,8 +293,19 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    dubbo::PROTOCOL,
+    brpc::PROTOCOL,
+    openwire::PROTOCOL,
+    zmtp::PROTOCOL,
+    tls::PROTOCOL,
+    fastcgi::PROTOCOL,
+    sip::PROTOCOL,
+    quic::PROTOCOL,
+    ldap::PROTOCOL,
     amqp::PROTOCOL,
     amqp1::PROTOCOL,
+    sofarpc::PROTOCOL,
+    tars::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
     grpc::TRIPLE,
@@ -279,12 +316,15 @@ pub static REGISTRY: &[Protocol] = &[
     stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
+    tds::PROTOCOL,
+    oracle::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,
     someip::PROTOCOL,
     iso8583::PROTOCOL,
     dns::PROTOCOL,
+    ping::PROTOCOL,
 ];
 
 /// The registry's line of an id.
@@ -313,6 +353,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
             }
+            Guess::Either => return Inference::Known(protocol, role_hint.unwrap_or(Role::Client)),
             Guess::Maybe => result = Inference::Maybe,
             Guess::Yes(_) | Guess::No => {}
         }
