@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::compressed::{Algorithm, prefix};
-use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
+use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql, without_quoted};
 use frame::{HEADER, Header, Segment};
 
 pub const PROTOCOL: Protocol = Protocol {
@@ -303,8 +303,10 @@ impl Cassandra {
             ..Message::default()
         };
         if said.failure.is_some() {
-            let text = self.settings.text(said.message);
-            message.response_exception = if self.masked { sql::mask_error(&text) } else { text };
+            message.response_exception = match self.masked {
+                true => self.settings.text(&without_quoted(said.message)),
+                false => self.settings.text(said.message),
+            };
         }
         if !said.keyspace.is_empty() {
             message.attributes.push(("keyspace".to_owned(), self.settings.text(said.keyspace)));

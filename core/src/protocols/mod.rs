@@ -404,6 +404,28 @@ pub fn clip(bytes: &[u8], max: usize) -> String {
     }
 }
 
+/// An error message without what stands in quotes or braces.
+pub fn without_quoted(message: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut inside = None;
+    for byte in message {
+        match (inside, byte) {
+            (None, b'"' | b'\'') => inside = Some(*byte),
+            (None, b'{') => inside = Some(b'}'),
+            (None, _) => {
+                kept.push(*byte);
+                continue;
+            }
+            (Some(end), byte) if *byte == end => inside = None,
+            _ => continue,
+        }
+        if inside.is_some() {
+            kept.push(b'?');
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

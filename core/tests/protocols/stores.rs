@@ -68,12 +68,13 @@ fn beginnings_in_the_middle_are_no_other_protocol() {
             continue;
         };
         for (role, bytes) in &case.writes {
-            let claims = REGISTRY.iter().filter(|protocol| protocol.transports.contains(&6)).find_map(|protocol| {
-                match (protocol.check)(bytes, *port) {
-                    Guess::Yes(writer) => Some((protocol.name, writer)),
-                    _ => None,
-                }
-            });
+            let claims =
+                REGISTRY.iter().filter(|protocol| protocol.transports.contains(&6)).find_map(
+                    |protocol| match (protocol.check)(bytes, *port) {
+                        Guess::Yes(writer) => Some((protocol.name, writer)),
+                        _ => None,
+                    },
+                );
             if let Some((claimed, writer)) = claims {
                 assert_eq!((claimed, writer), (*name, *role), "{}", case.name);
                 found += 1;

@@ -59,7 +59,10 @@ pub fn check(payload: &[u8], port: u16) -> Guess {
                 let word = end.and_then(|end| rest.get(size..end)).unwrap_or_default();
                 let closed = end.and_then(|end| rest.get(end..end.checked_add(2)?)) == Some(b"\r\n");
                 if first == b'*' && closed && commands::known(word) {
-                    return Guess::Yes(Role::Client);
+                    // A confirmation counts the channels; what a client sends has no numbers.
+                    let channel = end.and_then(|end| rest.get(end + 2..)).unwrap_or_default();
+                    let confirms = word.ends_with(b"subscribe") && counts(channel);
+                    return Guess::Yes(if confirms { Role::Server } else { Role::Client });
                 }
                 if closed || ours {
                     return Guess::Yes(Role::Server);
@@ -84,4 +87,18 @@ pub fn check(payload: &[u8], port: u16) -> Guess {
         (b'+' | b'-', Header::Line) => yes(ours || commands::own_line(payload.get(..size).unwrap_or_default())),
         _ => Guess::No,
     }
+}
+
+/// Is this a text and a number behind it?
+fn counts(bytes: &[u8]) -> bool {
+    let Look::Header(header, size) = look(bytes) else {
+        return false;
+    };
+    let past = match header {
+        Header::Bulk(length) => {
+            usize::try_from(length).ok().and_then(|length| size.checked_add(length)?.checked_add(2))
+        }
+        _ => Some(size),
+    };
+    past.and_then(|past| bytes.get(past)) == Some(&b':')
 }
