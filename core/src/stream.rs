@@ -416,11 +416,16 @@ struct Walk<'a> {
 }
 
 fn origin_at(marks: &[(usize, Origin)], at: usize) -> Origin {
-    let known = marks.iter().rev().find(|(offset, _)| *offset <= at);
+    let after = marks.partition_point(|(offset, _)| *offset <= at);
+    let known = after.checked_sub(1).and_then(|place| marks.get(place));
     known.map_or_else(Origin::default, |(offset, origin)| origin.after(at - offset))
 }
 
 fn marks_from(mut marks: Vec<(usize, Origin)>, used: usize) -> Vec<(usize, Origin)> {
+    // A message that comes byte by byte has a mark a byte: they are not to be gone through each time.
+    if used == 0 {
+        return marks;
+    }
     let first = origin_at(&marks, used);
     marks.retain(|(offset, _)| *offset > used);
     for (offset, _) in &mut marks {

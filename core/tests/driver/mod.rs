@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use _core::protocols::{Inference, Message, Parser, ParserSettings, Protocol, Role, Step, infer};
 
+pub mod conversations;
+
 pub const WINDOW: usize = 64 * 1024;
 
 /// One direction of a connection.
