@@ -64,6 +64,11 @@ fn observation_point(packet: bool, client: bool) -> &'static str {
     }
 }
 
+/// The text, else the other one.
+fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
+}
+
 fn signal_source(packet: bool) -> u16 {
     if packet { 0 } else { 3 }
 }
@@ -164,9 +169,9 @@ impl Output {
             is_async: 0,
             is_reversed: u8::from(first.is_reversed),
             request_type: &first.request_type,
-            request_domain: &first.request_domain,
-            request_resource: &first.request_resource,
-            endpoint: &first.endpoint,
+            request_domain: or(&first.request_domain, &answered.request_domain),
+            request_resource: or(&first.request_resource, &answered.request_resource),
+            endpoint: or(&first.endpoint, &answered.endpoint),
             request_id: first.request_id.or(answered.request_id),
             response_status: session.status as u8,
             response_code: answered.response_code,

@@ -11,7 +11,9 @@ use crate::event::Origin;
 
 pub mod dns;
 pub mod http1;
+pub mod kafka;
 pub mod mysql;
+pub mod propagation;
 pub mod redis;
 pub mod sql;
 pub mod trace_context;
@@ -47,7 +49,8 @@ pub enum Kind {
     Session,
 }
 
-/// One message; a request and its response merge into one row. A response fills the response_* fields only.
+/// One message; a request and its response merge into one row. A response fills the response_* fields, and of domain,
+/// resource and endpoint what only it can know: the request's text goes before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     pub kind: Kind,
@@ -205,7 +208,7 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[kafka::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
