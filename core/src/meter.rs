@@ -38,6 +38,15 @@ impl Tally {
         Self { request: 1, ..Self::default() }
     }
 
+    /// A request that nothing answers.
+    pub fn one_way(status: Status) -> Self {
+        Self {
+            client_error: u64::from(status == Status::ClientError),
+            server_error: u64::from(status == Status::ServerError),
+            ..Self::request()
+        }
+    }
+
     /// `rrt_us`: delay, when the request was seen.
     pub fn response(status: Status, rrt_us: Option<u64>) -> Self {
         Self {

@@ -30,6 +30,12 @@ pub enum Unanswered {
     Flushed,
 }
 
+/// An error that a request tells of itself (a close with its reason); no response takes it back.
+fn own_error(request: &Half) -> Option<Status> {
+    let status = request.message.status;
+    matches!(status, Status::ClientError | Status::ServerError).then_some(status)
+}
+
 /// The part of the engine that connections share.
 pub struct Ledger {
     pub order: Order,
@@ -176,8 +182,9 @@ impl Ledger {
             }
             Kind::Session => {
                 self.counters.sessions_one_way += 1;
-                self.count(flow, &half, Tally::request());
-                self.emit(flow, RowType::Session, Status::Success, Some(half), None);
+                let status = own_error(&half).unwrap_or(Status::Success);
+                self.count(flow, &half, Tally::one_way(status));
+                self.emit(flow, RowType::Session, status, Some(half), None);
             }
             Kind::Response => self.response(connection, flow, half, direction, brought),
         }
@@ -203,7 +210,10 @@ impl Ledger {
                 _ => {}
             }
         }
-        let status = half.message.status;
+        let status = match (half.message.status, request.as_ref().and_then(own_error)) {
+            (Status::Success, Some(error)) => error,
+            (status, _) => status,
+        };
         let delay_us = request.as_ref().map(|request| half.origin.time_us.saturating_sub(request.origin.time_us));
         let tally = Tally::response(status, delay_us);
         match request {
@@ -240,7 +250,7 @@ impl Ledger {
             Unanswered::Flushed => &mut self.counters.requests_flushed,
         };
         *total += 1;
-        let mut status = Status::Unknown;
+        let mut status = own_error(&request).unwrap_or(Status::Unknown);
         if why == Unanswered::TimedOut {
             status = Status::Timeout;
             let local = Process::from(&request.task);

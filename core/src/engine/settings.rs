@@ -123,6 +123,7 @@ impl EngineConfig {
             http_endpoint_segments: self.http_endpoint_segments,
             obfuscate_protocols: self.obfuscate_protocols.clone(),
             max_field: self.max_field,
+            ..ParserSettings::default()
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::apis::{API_VERSIONS, Api, CONTROLLED_SHUTDOWN, FETCH, PRODUCE, SASL_HANDSHAKE};
-use self::fields::{Facts, Reader, Stop, TopicId};
+use self::fields::{Facts, Reader, Stop};
 use super::propagation::Propagation;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 
@@ -15,7 +15,6 @@ mod apis;
 mod errors;
 mod fields;
 mod records;
-mod topics;
 
 pub const PROTOCOL: Protocol = Protocol {
     id: 100,
@@ -135,8 +134,9 @@ impl Kafka {
     }
 
     fn topic(&self, facts: &Facts<'_>) -> String {
-        if facts.topic.is_empty() && facts.topic_id != TopicId::default() {
-            return self.settings.text(&topics::name(&facts.topic_id));
+        if facts.topic.is_empty() && facts.topic_id != 0 {
+            let known = self.settings.names.get(PROTOCOL.id, facts.topic_id);
+            return known.map_or_else(|| printed(facts.topic_id), |name| self.settings.text(&name));
         }
         self.settings.text(facts.topic)
     }
@@ -272,7 +272,9 @@ impl Kafka {
         if header.is_ok() && pending.version <= api.newest {
             _ = reader.walk(api.response, pending.version, &mut facts);
         }
-        topics::learn(&facts.named);
+        for (id, name) in &facts.named {
+            self.settings.names.learn(PROTOCOL.id, *id, name);
+        }
         if !pending.named || pending.key == PRODUCE {
             self.place(message, &facts, facts.offset);
         }
@@ -291,6 +293,18 @@ impl Kafka {
             }
         }
     }
+}
+
+/// A topic's id as Kafka's tools print it: base64url without padding.
+fn printed(id: u128) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    // 22 digits of 6 bits; the last holds the two bits that are left.
+    let digit = |place: u32| match 122u32.checked_sub(6 * place) {
+        Some(shift) => id >> shift,
+        None => id << 4,
+    };
+    let text = (0..22).filter_map(|place| DIGITS.get((digit(place) & 63) as usize));
+    text.map(|digit| char::from(*digit)).collect()
 }
 
 /// Not even the length is there.
@@ -377,5 +391,14 @@ fn check(payload: &[u8], port: u16) -> Guess {
         }
         Ok(_) | Err(Stop::Cut) if payload.len() < PREFIX + HEADER + 2 => Guess::Maybe,
         _ => Guess::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ids_print_like_those_of_kafka_s_tools() {
+        let id = [0x6f, 0x3a, 0xff, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0xfd];
+        assert_eq!(super::printed(u128::from_be_bytes(id)), "bzr_AAECAwQFBgcICQoL_Q");
     }
 }

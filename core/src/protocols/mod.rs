@@ -7,12 +7,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::names::Names;
 use crate::event::Origin;
 
+pub mod amqp;
+pub mod cursor;
 pub mod dns;
 pub mod http1;
 pub mod kafka;
 pub mod mysql;
+pub mod names;
 pub mod propagation;
 pub mod redis;
 pub mod sql;
@@ -161,6 +165,8 @@ pub struct ParserSettings {
     pub obfuscate_protocols: Vec<String>,
     /// Longest text kept in one field, bytes.
     pub max_field: usize,
+    /// Names that the connections of an engine learn for each other.
+    pub names: Names,
 }
 
 impl Default for ParserSettings {
@@ -174,6 +180,7 @@ impl Default for ParserSettings {
             http_endpoint_segments: 2,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
+            names: Names::default(),
         }
     }
 }
@@ -208,7 +215,8 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] = &[kafka::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] =
+    &[amqp::PROTOCOL, kafka::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {

@@ -62,7 +62,8 @@ pub const fn between(since: i16, until: i16, item: Item) -> Field {
     Field { since, until, item }
 }
 
-pub type TopicId = [u8; 16];
+/// A UUID; 0 none.
+pub type TopicId = u128;
 
 /// What a message says; the first topic, partition, offset, and the first error that is one.
 #[derive(Debug, Default)]
@@ -120,10 +121,10 @@ impl<'a> Facts<'a> {
     }
 
     fn topic_id(&mut self, id: TopicId) {
-        if id == TopicId::default() {
+        if id == 0 {
             return;
         }
-        if self.topic_id == TopicId::default() {
+        if self.topic_id == 0 {
             self.topic_id = id;
         }
         if !self.last_topic.is_empty() {
@@ -247,7 +248,7 @@ impl<'a> Reader<'a> {
                 facts.text(means, here.get(..length).unwrap_or(here));
                 self.take(length)?;
             }
-            Item::TopicId => facts.topic_id(self.array()?),
+            Item::TopicId => facts.topic_id(u128::from_be_bytes(self.array()?)),
             Item::Each(fields) => {
                 for _ in 0..self.elements()? {
                     self.walk(fields, version, facts)?;
