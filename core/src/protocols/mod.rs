@@ -19,6 +19,7 @@ pub mod mysql;
 pub mod names;
 pub mod propagation;
 pub mod redis;
+pub mod rocketmq;
 pub mod sql;
 pub mod trace_context;
 
@@ -215,8 +216,15 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
-pub static REGISTRY: &[Protocol] =
-    &[amqp::PROTOCOL, kafka::PROTOCOL, mysql::PROTOCOL, http1::PROTOCOL, redis::PROTOCOL, dns::PROTOCOL];
+pub static REGISTRY: &[Protocol] = &[
+    amqp::PROTOCOL,
+    kafka::PROTOCOL,
+    rocketmq::PROTOCOL,
+    mysql::PROTOCOL,
+    http1::PROTOCOL,
+    redis::PROTOCOL,
+    dns::PROTOCOL,
+];
 
 /// The registry's line of an id.
 pub fn by_id(id: u8) -> Option<&'static Protocol> {
