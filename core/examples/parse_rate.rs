@@ -47,7 +47,7 @@ fn main() {
                                 consumed
                             }
                             Step::Skip(consumed) => consumed,
-                            Step::NeedMore | Step::Invalid => {
+                            Step::NeedMore | Step::Invalid | Step::Switch | Step::SwitchTo(_) => {
                                 panic!("{} cannot read its own sample", protocol.name)
                             }
                         };

@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 use crate::causality::Memory;
 use crate::event::{Direction, Endpoint, Segment, Source};
 use crate::peers::Process;
-use crate::protocols::{Guess, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
+use crate::protocols::{Guess, Late, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
 use crate::session::Waiting;
-use crate::stream::{Piece, Report, Seen, Stream};
+use crate::stream::{Piece, Report, Seen, Stream, Switched};
 
 /// Payloads that may fail to be recognised before a connection is given up; fewer at an end point known to be foreign.
 pub const MAX_TRIES: u32 = 12;
@@ -249,7 +249,7 @@ impl Connection {
     /// The parser said that another protocol begins with the bytes it left: recognises that one.
     pub fn switch(
         &mut self,
-        direction: Direction,
+        Switched { direction, to }: Switched,
         recognition: &mut Recognition<'_>,
         seen: &mut Vec<Seen>,
         report: &mut Report,
@@ -257,7 +257,14 @@ impl Connection {
         let mut stream = std::mem::take(&mut self.streams[index(direction)]);
         let (origin, bytes) = stream.give_back();
         self.streams[index(opposite(direction))].clear();
-        self.state = State::Undecided { tries: 0 };
+        let before = std::mem::replace(&mut self.state, State::Undecided { tries: 0 });
+        let place = to.and_then(|id| REGISTRY.iter().position(|protocol| protocol.id == id));
+        if let (Some(place), State::Parsed { flow, mut parser, .. }) = (place, before) {
+            self.speak(place, flow.local_role, recognition);
+            if let (State::Parsed { parser: next, .. }, Some(successor)) = (&mut self.state, parser.successor()) {
+                *next = successor;
+            }
+        }
         let piece = Piece { origin, length: bytes.len() as u64, payload: &bytes };
         let mut verdict = self.bytes(&mut stream, direction, piece, recognition, seen, report);
         if report.switched.is_some() {
@@ -267,6 +274,29 @@ impl Connection {
         }
         self.streams[index(direction)] = stream;
         verdict
+    }
+
+    /// Messages that the parser held back, of which nothing more will be known; the direction of the last.
+    pub fn finish(&mut self, seen: &mut Vec<Seen>) -> Option<Direction> {
+        let State::Parsed { flow, parser, .. } = &mut self.state else {
+            return None;
+        };
+        let mut last = None;
+        while let Some((role, message)) = parser.finish() {
+            let direction = if role == flow.local_role { Direction::Egress } else { Direction::Ingress };
+            let origin = message.began.unwrap_or_default();
+            seen.push(Seen { message, direction, origin, captured: 0 });
+            last = Some(direction);
+        }
+        last
+    }
+
+    /// What the parser knows of a request whose time is over.
+    pub fn late(&mut self, request: &Message) -> Late {
+        match &mut self.state {
+            State::Parsed { parser, .. } => parser.late(request.pairing_key()),
+            _ => Late::Unanswered,
+        }
     }
 
     /// Gives up waiting for packets that did not come.
@@ -437,10 +467,16 @@ impl Connection {
     }
 
     fn decide(&mut self, l7_index: usize, local_role: Role, now_us: u64, recognition: &mut Recognition<'_>) {
+        let server = if is_client(local_role) { self.remote } else { self.local };
+        recognition.endpoints.note(self.protocol, server, Some(l7_index), now_us);
+        self.speak(l7_index, local_role, recognition);
+    }
+
+    /// From here on the connection speaks this protocol.
+    fn speak(&mut self, l7_index: usize, local_role: Role, recognition: &Recognition<'_>) {
         let l7 = &REGISTRY[l7_index];
         let (client, server) =
             if is_client(local_role) { (self.local, self.remote) } else { (self.remote, self.local) };
-        recognition.endpoints.note(self.protocol, server, Some(l7_index), now_us);
         let flow = Flow {
             id: self.key.flow_id(),
             source: self.source,

@@ -22,8 +22,8 @@ pub use settings::EngineConfig;
 use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
 use crate::peers::{Peers, Process, comm_bytes};
-use crate::protocols::ParserSettings;
-use crate::stream::{Piece, Report, Seen};
+use crate::protocols::{Late, ParserSettings};
+use crate::stream::{Piece, Report, Seen, Switched};
 use ledger::{Ledger, Unanswered};
 use output::Output;
 
@@ -175,7 +175,12 @@ impl Engine {
                 && let Some(request) = connection.waiting.take(ticket.serial)
                 && let Some(flow) = connection.flow().cloned()
             {
-                self.ledger.unanswered(&flow, request, Unanswered::TimedOut);
+                match connection.late(&request.message) {
+                    Late::Unanswered => self.ledger.unanswered(&flow, request, Unanswered::TimedOut),
+                    // A response that takes its time is none that does not come.
+                    Late::Begun => self.ledger.await_again(connection, &flow, request, now_us),
+                    Late::Ended(message) => self.ledger.ended(connection, &flow, request, message),
+                }
             }
         }
         let connections = &self.connections;
@@ -224,7 +229,7 @@ impl Engine {
             self.release_delayed(u64::MAX);
             self.tick(now_us);
             let keys: Vec<Key> =
-                self.connections.values().filter(|one| !one.waiting.is_empty()).map(|one| one.key).collect();
+                self.connections.values().filter(|one| one.flow().is_some()).map(|one| one.key).collect();
             for key in keys {
                 self.let_all_go(key, Unanswered::Flushed);
             }
@@ -244,12 +249,23 @@ impl Engine {
     }
 
     fn let_all_go(&mut self, key: Key, why: Unanswered) {
+        self.finish(key);
         if let Some(connection) = self.connections.get_mut(&key)
             && let Some(flow) = connection.flow().cloned()
         {
             while let Some(request) = connection.waiting.take_oldest() {
                 self.ledger.unanswered(&flow, request, why);
             }
+        }
+    }
+
+    /// Gives out the responses that a parser holds back.
+    fn finish(&mut self, key: Key) {
+        let Self { connections, ledger, seen, .. } = self;
+        if let Some(connection) = connections.get_mut(&key)
+            && let Some(direction) = connection.finish(seen)
+        {
+            ledger.settle(connection, direction, &Task::default(), seen, &Report::default());
         }
     }
 
@@ -290,13 +306,13 @@ impl Engine {
         connection.release(&mut recognition, seen, &mut report);
         ledger.counters.add(&report);
         ledger.settle(connection, Direction::Egress, &Task::default(), seen, &report);
-        if let Some(direction) = report.switched {
-            self.switch(key, direction, &Task::default());
+        if let Some(switched) = report.switched {
+            self.switch(key, switched, &Task::default());
         }
     }
 
     /// Another protocol begins on this connection: what waits for the old one will not be answered.
-    fn switch(&mut self, key: Key, direction: Direction, task: &Task) -> Verdict {
+    fn switch(&mut self, key: Key, switched: Switched, task: &Task) -> Verdict {
         self.let_all_go(key, Unanswered::Closed);
         let Self { connections, endpoints, settings, ledger, seen, .. } = self;
         let Some(connection) = connections.get_mut(&key) else {
@@ -304,9 +320,9 @@ impl Engine {
         };
         let mut recognition = Recognition { endpoints, settings, listens: false };
         let mut report = Report::default();
-        let verdict = connection.switch(direction, &mut recognition, seen, &mut report);
+        let verdict = connection.switch(switched, &mut recognition, seen, &mut report);
         ledger.counters.add(&report);
-        ledger.settle(connection, direction, task, seen, &report);
+        ledger.settle(connection, switched.direction, task, seen, &report);
         verdict
     }
 
@@ -393,9 +409,9 @@ impl EventSink for Engine {
         if segment.source == Source::Packet && connection.waits_since().is_some() {
             self.delayed.insert(key);
         }
-        if let Some(direction) = report.switched {
+        if let Some(switched) = report.switched {
             self.verdict(verdict, segment);
-            verdict = self.switch(key, direction, task);
+            verdict = self.switch(key, switched, task);
         }
         self.verdict(verdict, segment);
         if self.ledger.order.full() {

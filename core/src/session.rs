@@ -77,6 +77,11 @@ impl Waiting {
         self.queue.push_back(Pending { serial, half });
     }
 
+    /// Goes on waiting as the first, which it was.
+    pub fn push_again(&mut self, serial: u64, half: Half) {
+        self.queue.push_front(Pending { serial, half });
+    }
+
     /// The request that a response answers.
     pub fn answer(&mut self, pairing: Pairing, key: Option<u64>) -> Option<Half> {
         let place = match pairing {

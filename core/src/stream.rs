@@ -39,8 +39,16 @@ pub struct Seen {
     pub message: Box<Message>,
     pub direction: Direction,
     pub origin: Origin,
-    /// Bytes of the message that were in the window.
+    /// Bytes of the message that were in the window, and those since its beginning.
     pub captured: u32,
+}
+
+/// Another protocol begins with the bytes that are kept of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    pub direction: Direction,
+    /// Its number, when it is known.
+    pub to: Option<u8>,
 }
 
 /// What happened while one segment was worked on.
@@ -55,8 +63,7 @@ pub struct Report {
     pub repeated: u64,
     /// The segment began with bytes of a message that was named before.
     pub continued: bool,
-    /// Another protocol begins with the bytes that are kept.
-    pub switched: Option<Direction>,
+    pub switched: Option<Switched>,
     /// Bytes are missing that may have held the start of a message: how many messages had been seen then.
     pub lost: Option<usize>,
 }
@@ -344,9 +351,11 @@ impl Stream {
             }
             match step {
                 Step::Message { consumed, message } if consumed > 0 => {
-                    let captured = consumed.min(window.len() as u64) as u32;
+                    let here = origin(at);
+                    let origin = message.began.unwrap_or(here);
+                    let before = if origin.seq == 0 { 0 } else { here.seq.wrapping_sub(origin.seq) };
+                    let captured = (consumed.min(window.len() as u64) as u32).saturating_add(before);
                     let direction = walk.direction;
-                    let origin = message.began.unwrap_or_else(|| origin(at));
                     walk.seen.push(Seen { message, direction, origin, captured });
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }
@@ -355,8 +364,9 @@ impl Stream {
                     at = self.pass(at, count, bytes.len(), &mut walk.hole);
                 }
                 Step::NeedMore => return at,
-                Step::Switch => {
-                    walk.report.switched = Some(walk.direction);
+                Step::Switch | Step::SwitchTo(_) => {
+                    let to = if let Step::SwitchTo(number) = step { Some(number) } else { None };
+                    walk.report.switched = Some(Switched { direction: walk.direction, to });
                     walk.hole = 0;
                     return at;
                 }

@@ -118,12 +118,18 @@ class TracingTag(Section):
 
 class HttpEndpoint(Section):
     keep_segments: int = Field(2, ge=1, le=16, description="Path segments kept in an HTTP endpoint.")
+    fold_ids: bool = Field(
+        True, description="Path segments that are ids (digits, UUIDs, long hexadecimal or mixed tokens) become `*`."
+    )
 
 
 class TagExtraction(Section):
     tracing_tag: TracingTag = TracingTag()
     http_endpoint: HttpEndpoint = HttpEndpoint()
-    obfuscate_protocols: list[str] = Field(["Redis"], description="Protocols whose values are masked.")
+    obfuscate_protocols: list[str] = Field(
+        ["Redis", "MySQL", "PostgreSQL", "TDS", "Oracle", "MongoDB", "Cassandra", "Memcached"],
+        description="Protocols whose values (of commands, SQL texts, documents) are masked before a row leaves the agent.",
+    )
 
 
 class Timeouts(Section):
@@ -199,6 +205,13 @@ class AgentSettings(Section):
     processors: Processors = Processors()
     outputs: Outputs = Outputs()
 
+    def capture_config(self) -> str:
+        """`core_config` for the replay of a capture file. The file holds the values anyway; unless the settings name
+        protocols to mask, only Redis is masked, as by DeepFlow."""
+        tags = self.processors.request_log.tag_extraction
+        masked = tags.obfuscate_protocols if "obfuscate_protocols" in tags.model_fields_set else ["Redis"]
+        return json.dumps(json.loads(self.core_config([], 0)) | {"obfuscate_protocols": masked})
+
     def core_config(self, ignored_pids: list[int], agent_id: int) -> str:
         """The JSON that `_core.Agent` takes (docs/architecture.md, section 2)."""
         log = self.processors.request_log
@@ -224,6 +237,7 @@ class AgentSettings(Section):
                 "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],
                 "http_real_client": [_header(name) for name in tags.tracing_tag.http_real_client],
                 "http_endpoint_segments": tags.http_endpoint.keep_segments,
+                "http_endpoint_fold_ids": tags.http_endpoint.fold_ids,
                 "obfuscate_protocols": tags.obfuscate_protocols,
             }
         )

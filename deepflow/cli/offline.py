@@ -35,7 +35,7 @@ def replay(
 
     try:
         settings = load(AgentSettings, config, "DEEPFLOW_AGENT_", {})
-        batches = _core.replay(str(file), settings.core_config([], 0))
+        batches = _core.replay(str(file), settings.capture_config())
     except (SettingsError, ValueError) as error:
         fail(str(error))
     known = _core.tables()

@@ -72,3 +72,14 @@ def test_wrong_ports(text: str) -> None:
 def test_every_key_is_described() -> None:
     missing = [key for key, _, description in keys(AgentSettings) if not description]
     assert missing == []
+
+
+def test_values_are_masked_in_the_agent_and_shown_as_by_deepflow_in_a_replay(tmp_path: Path) -> None:
+    def masked(config: str) -> set[str]:
+        return set(json.loads(config)["obfuscate_protocols"])
+
+    assert masked(settings().core_config([], 0)) > {"Redis", "MySQL", "PostgreSQL", "TDS", "Oracle"}
+    assert masked(settings().capture_config()) == {"Redis"}
+    file = tmp_path / "agent.yaml"
+    file.write_text("processors: {request_log: {tag_extraction: {obfuscate_protocols: [MySQL]}}}\n")
+    assert masked(settings(file).capture_config()) == masked(settings(file).core_config([], 0)) == {"MySQL"}

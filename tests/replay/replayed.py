@@ -14,7 +14,7 @@ from deepflow.agent.settings import AgentSettings
 
 def replayed(path: Path, settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Rows in the order of their first message; times in µs since the epoch."""
-    config = json.loads(AgentSettings().core_config([], 0)) | (settings or {})
+    config = json.loads(AgentSettings().capture_config()) | (settings or {})
     rows: list[dict[str, Any]] = []
     for table, _, stream in _core.replay(str(path), json.dumps(config)):
         if table == "l7_flow_log":

@@ -9,7 +9,7 @@ use crate::connection::{Connection, Flow, is_client, other};
 use crate::event::{Direction, Source, Task};
 use crate::meter::{Meter, Tally};
 use crate::peers::Process;
-use crate::protocols::{Kind, Pairing, Role, Status};
+use crate::protocols::{Kind, Message, Pairing, Role, Status};
 use crate::session::{Half, MAX_WAITING, Order, RowType, Session};
 use crate::stream::{Report, Seen};
 
@@ -207,6 +207,8 @@ impl Ledger {
                 (Role::Client, Direction::Ingress) => {
                     Causality::response_read(&mut connection.memory, id, brought);
                 }
+                // The client gave the request up.
+                (Role::Server, Direction::Ingress) => self.causality.close(id),
                 _ => {}
             }
         }
@@ -257,6 +259,24 @@ impl Ledger {
             self.meter.add(flow, local, &request.message, self.now_us, &Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, Some(request), None);
+    }
+
+    /// A request whose time is over while its response is under way.
+    pub fn await_again(&mut self, connection: &mut Connection, flow: &Flow, request: Half, now_us: u64) {
+        self.order.live -= 1;
+        let timeout_us = self.timeout_us(flow);
+        let serial = self.order.enter(connection.key, now_us, timeout_us);
+        connection.waiting.push_again(serial, request);
+    }
+
+    /// A request whose time is over, and how it ended.
+    pub fn ended(&mut self, connection: &mut Connection, flow: &Arc<Flow>, request: Half, message: Box<Message>) {
+        let now_us = self.now_us;
+        self.await_again(connection, flow, request, now_us);
+        let direction = if is_client(flow.local_role) { Direction::Ingress } else { Direction::Egress };
+        let origin = message.began.unwrap_or_default();
+        let seen = Seen { message, direction, origin, captured: 0 };
+        self.message(connection, flow, &Task::default(), seen, &mut Brought::Nothing);
     }
 
     fn emit(

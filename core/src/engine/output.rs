@@ -196,7 +196,7 @@ impl Output {
             observation_point: observation_point(packet, client_local),
             agent_id: self.agent_id,
             response_duration: end_us - start_us,
-            request_length: asked.length,
+            request_length: asked.length.or(answered.request_length),
             response_length: answered.length,
             sql_affected_rows: answered.sql_affected_rows,
             direction_score: flow.direction_score,

@@ -34,6 +34,7 @@ pub struct EngineConfig {
     pub apm_span_id: Vec<String>,
     pub http_real_client: Vec<String>,
     pub http_endpoint_segments: usize,
+    pub http_endpoint_fold_ids: bool,
     pub obfuscate_protocols: Vec<String>,
     pub max_field: usize,
 }
@@ -61,6 +62,7 @@ impl Default for EngineConfig {
             apm_span_id: parsers.apm_span_id,
             http_real_client: parsers.http_real_client,
             http_endpoint_segments: parsers.http_endpoint_segments,
+            http_endpoint_fold_ids: parsers.http_endpoint_fold_ids,
             obfuscate_protocols: parsers.obfuscate_protocols,
             max_field: parsers.max_field,
         }
@@ -121,6 +123,7 @@ impl EngineConfig {
             apm_span_id: self.apm_span_id.clone(),
             http_real_client: self.http_real_client.clone(),
             http_endpoint_segments: self.http_endpoint_segments,
+            http_endpoint_fold_ids: self.http_endpoint_fold_ids,
             obfuscate_protocols: self.obfuscate_protocols.clone(),
             max_field: self.max_field,
             ..ParserSettings::default()

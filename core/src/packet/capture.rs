@@ -1,6 +1,7 @@
 //! Reads capture files packet by packet.
 //!
-//! pcap: draft-ietf-opsawg-pcap; pcapng: draft-ietf-opsawg-pcapng (section header, interface description, enhanced,
+//! pcap: draft-ietf-opsawg-pcap, and its variant with longer packet headers (Kuznetzov's libpcap);
+//! pcapng: draft-ietf-opsawg-pcapng (section header, interface description, enhanced,
 //! simple and old packet blocks; others are passed over). Either byte order, any time resolution.
 
 use std::fs::File;
@@ -13,6 +14,10 @@ const MAX_INTERFACES: usize = 4096;
 
 const PCAP_MICRO: u32 = 0xa1b2_c3d4;
 const PCAP_NANO: u32 = 0xa1b2_3c4d;
+/// Every packet header has interface, protocol and packet type behind it.
+const PCAP_LONG: u32 = 0xa1b2_cd34;
+const LONG_BY: usize = 8;
+const PACKET_HEADER: usize = 16;
 const SECTION: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const INTERFACE: u32 = 1;
@@ -59,7 +64,7 @@ struct Interface {
 }
 
 enum Format {
-    Pcap { interface: Interface },
+    Pcap { interface: Interface, header: usize },
     Pcapng { interfaces: Vec<Interface> },
 }
 
@@ -96,10 +101,11 @@ impl<R: Read> Capture<R> {
             capture.section()?;
             return Ok(capture);
         }
-        capture.big_endian = matches!(little.swap_bytes(), PCAP_MICRO | PCAP_NANO);
-        let ticks_per_second = match capture.u32(&magic) {
-            PCAP_MICRO => 1_000_000,
-            PCAP_NANO => 1_000_000_000,
+        capture.big_endian = matches!(little.swap_bytes(), PCAP_MICRO | PCAP_NANO | PCAP_LONG);
+        let (ticks_per_second, longer) = match capture.u32(&magic) {
+            PCAP_MICRO => (1_000_000, 0),
+            PCAP_NANO => (1_000_000_000, 0),
+            PCAP_LONG => (1_000_000, LONG_BY),
             _ => {
                 return Err(format!(
                     "{name} is no capture file: it begins with {:02x}{:02x}{:02x}{:02x}, neither pcap nor pcapng; \
@@ -112,16 +118,17 @@ impl<R: Read> Capture<R> {
         capture.exact(&mut header, "the pcap header")?;
         let link_type = (capture.u32(&header[16..]) & 0xffff) as u16;
         let clock = Clock { ticks_per_second, offset_s: 0 };
-        capture.format = Format::Pcap { interface: Interface { link_type, snap_length: MAX_PACKET, clock } };
+        let interface = Interface { link_type, snap_length: MAX_PACKET, clock };
+        capture.format = Format::Pcap { interface, header: PACKET_HEADER + longer };
         Ok(capture)
     }
 
     /// The next packet, `None` at the end of the file. The error is a sentence with the offset.
     pub fn next_packet(&mut self) -> Result<Option<Packet>, String> {
         let packet = match &self.format {
-            Format::Pcap { interface } => {
-                let interface = *interface;
-                self.pcap_packet(interface)?
+            Format::Pcap { interface, header } => {
+                let (interface, header) = (*interface, *header);
+                self.pcap_packet(interface, header)?
             }
             Format::Pcapng { .. } => self.pcapng_packet()?,
         };
@@ -129,15 +136,15 @@ impl<R: Read> Capture<R> {
         Ok(packet)
     }
 
-    fn pcap_packet(&mut self, interface: Interface) -> Result<Option<Packet>, String> {
-        let mut header = [0; 16];
-        if !self.fill(&mut header, "a packet header")? {
+    fn pcap_packet(&mut self, interface: Interface, header_size: usize) -> Result<Option<Packet>, String> {
+        let mut header = [0; PACKET_HEADER + LONG_BY];
+        if !self.fill(&mut header[..header_size], "a packet header")? {
             return Ok(None);
         }
         let (seconds, fraction) = (self.u32(&header), self.u32(&header[4..]));
         let (captured, length) = (self.u32(&header[8..]), self.u32(&header[12..]));
         if captured > MAX_PACKET {
-            return Err(self.broken(16, &format!("a packet header promises {captured} bytes")));
+            return Err(self.broken(header_size as u64, &format!("a packet header promises {captured} bytes")));
         }
         let data = self.bytes(captured, "a packet")?;
         let clock = interface.clock;

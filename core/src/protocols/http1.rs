@@ -1,13 +1,18 @@
 //! HTTP/1.0 and HTTP/1.1 (RFC 9110, RFC 9112): heads are read, bodies are skipped by count.
 
-mod head;
+mod detect;
+pub(super) mod head;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memchr_iter};
 
-use super::{Guess, Pairing, Parser, ParserSettings, Protocol, Role, Step};
+use super::grpc::web::Body;
+use super::websocket::{self, Asked, WebSocket};
+use super::{Late, Message, Pairing, Parser, ParserSettings, Protocol, Role, Step, http2};
+use crate::event::Origin;
+use detect::{check, find_start, plausible_start, status_line};
 use head::{Head, Line};
 
 pub const PROTOCOL: Protocol = Protocol {
@@ -19,50 +24,15 @@ pub const PROTOCOL: Protocol = Protocol {
     check,
     parser: |settings| Box::new(Http1::new(settings.clone())),
     doc: "HTTP/1.0 and 1.1 (RFC 9112): pipelining, keep-alive, chunked bodies with trailers, responses until close. \
-          Interim responses (1xx) are skipped; after 101 or a successful CONNECT the connection is opaque. Trace ids \
-          are read from traceparent, sw8, sw6, sw3, b3, uber-trace-id and any header listed in the settings.",
+          Interim responses (1xx) are skipped. A connection upgraded to WebSocket or HTTP/2 (h2c) goes on as that; after \
+          another upgrade or a successful CONNECT it is opaque. Path segments that are ids fold to `*` in the endpoint \
+          (http_endpoint.fold_ids). Trace ids are read from traceparent, sw8, sw6, sw3, b3, uber-trace-id and any header listed in the settings.",
 };
 
 /// Requests remembered while their responses are awaited; more are pipelined by nobody.
 const MAX_AWAITED: usize = 1024;
 /// A chunk-size line longer than this is no chunk-size line.
 const MAX_CHUNK_LINE: usize = 4096;
-/// Long enough a target to be sure without having seen the version.
-const SURE_TARGET: usize = 256;
-
-/// Methods by which HTTP is recognised; inside a known connection any token is a method.
-const METHODS: &[&[u8]] = &[
-    b"GET",
-    b"POST",
-    b"PUT",
-    b"HEAD",
-    b"DELETE",
-    b"OPTIONS",
-    b"PATCH",
-    b"CONNECT",
-    b"TRACE",
-    b"PROPFIND",
-    b"PROPPATCH",
-    b"MKCOL",
-    b"COPY",
-    b"MOVE",
-    b"LOCK",
-    b"UNLOCK",
-    b"REPORT",
-    b"SEARCH",
-    b"PURGE",
-    b"MERGE",
-    b"MKACTIVITY",
-    b"CHECKOUT",
-    b"SUBSCRIBE",
-    b"UNSUBSCRIBE",
-    b"NOTIFY",
-    b"LINK",
-    b"UNLINK",
-    b"BIND",
-    b"QUERY",
-];
-
 /// What of the request decides how its response ends.
 #[derive(Clone, Copy, PartialEq)]
 enum Awaited {
@@ -77,6 +47,11 @@ enum Next {
     #[default]
     Start,
     ChunkSize,
+    /// So many bytes of a body, or of a chunk, that is looked at.
+    Inside {
+        left: u64,
+        chunk: bool,
+    },
     /// So many bytes of chunk data have been skipped; its line end follows.
     ChunkEnd,
     Trailers,
@@ -99,13 +74,37 @@ struct Http1 {
     client: Side,
     server: Side,
     awaited: VecDeque<Awaited>,
-    /// Upgraded or tunnelled: what follows is another protocol.
-    opaque: bool,
+    /// What the last request with an upgrade asked for, for those who take over the connection.
+    asked: Asked,
+    after: After,
+    /// A response whose status stands at the end of its body.
+    held: Option<(Box<Message>, Body)>,
+    at: Origin,
+}
+
+/// What follows on the connection.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum After {
+    #[default]
+    Http,
+    /// Upgraded or tunnelled: another protocol.
+    Opaque,
+    WebSocket,
+    Http2,
 }
 
 impl Http1 {
     fn new(settings: Arc<ParserSettings>) -> Self {
-        Self { settings, client: Side::default(), server: Side::default(), awaited: VecDeque::new(), opaque: false }
+        Self {
+            settings,
+            client: Side::default(),
+            server: Side::default(),
+            awaited: VecDeque::new(),
+            asked: Asked::default(),
+            after: After::default(),
+            held: None,
+            at: Origin::default(),
+        }
     }
 
     fn side(&mut self, role: Role) -> &mut Side {
@@ -139,7 +138,8 @@ impl Http1 {
 
     /// A head; `cut` is how many bytes follow it unseen when its end was not found.
     fn message(&mut self, role: Role, bytes: &[u8], cut: Option<u64>) -> Step {
-        let Some(head) = Head::read(bytes, cut.is_none(), role, &self.settings) else {
+        let settings = Arc::clone(&self.settings);
+        let Some(head) = Head::read(bytes, cut.is_none(), role, &settings) else {
             return Step::Invalid;
         };
         let mut consumed = bytes.len() as u64;
@@ -161,12 +161,68 @@ impl Http1 {
             Line::Response { code, .. } => {
                 let request = self.awaited.pop_front();
                 let tunnel = request == Some(Awaited::Connect) && (200..300).contains(code);
-                self.opaque = tunnel || *code == 101;
+                self.after = match head.upgrade {
+                    _ if tunnel => After::Opaque,
+                    _ if *code != 101 => After::Http,
+                    upgrade if upgrade.eq_ignore_ascii_case(b"websocket") => After::WebSocket,
+                    b"h2c" => After::Http2,
+                    _ => After::Opaque,
+                };
+            }
+        }
+        let upgrades = role == Role::Client && !head.upgrade.is_empty();
+        let body = (role == Role::Server && head.call.is_web()).then(|| Body::new(head.call));
+        let mut message = Box::new(head.message(&settings));
+        if upgrades {
+            self.asked = Asked::of(&message);
+        }
+        if let Some(body) = body {
+            let end = bytes.len() as u64;
+            let left = consumed.saturating_sub(end);
+            let inside = match next {
+                Next::Start if left > 0 => Some(Next::Inside { left, chunk: false }),
+                Next::ChunkSize | Next::UntilClose => Some(next),
+                _ => None,
+            };
+            if let Some(next) = inside {
+                self.go_on(role, next);
+                message.began = Some(self.at);
+                self.held = Some((message, body));
+                return Step::Skip(end);
             }
         }
         self.go_on(role, next);
-        let message = head.message(&self.settings);
-        Step::Message { consumed: consumed.saturating_add(cut.unwrap_or(0)), message: Box::new(message) }
+        Step::Message { consumed: consumed.saturating_add(cut.unwrap_or(0)), message }
+    }
+
+    /// The response that was held back, with what its body said.
+    fn release(&mut self) -> Option<Box<Message>> {
+        let (mut message, body) = self.held.take()?;
+        body.outcome(&self.settings).fill(&mut message);
+        Some(message)
+    }
+
+    fn holds(&self, role: Role) -> bool {
+        role == Role::Server && self.held.is_some()
+    }
+
+    /// Bytes of a body in which trailers are looked for.
+    fn inside(&mut self, role: Role, left: u64, chunk: bool, window: &[u8]) -> Step {
+        let here = left.min(window.len() as u64);
+        if let Some((_, body)) = &mut self.held {
+            body.feed(window.get(..here as usize).unwrap_or(window));
+        }
+        if here < left {
+            self.go_on(role, Next::Inside { left: left - here, chunk });
+        } else if chunk {
+            self.go_on(role, Next::ChunkEnd);
+        } else {
+            self.go_on(role, Next::Start);
+            if let Some(message) = self.release() {
+                return Step::Message { consumed: here, message };
+            }
+        }
+        Step::Skip(here)
     }
 
     fn await_response(&mut self, method: &[u8]) {
@@ -248,6 +304,10 @@ impl Http1 {
                 }
                 _ => match chunk_size(text) {
                     Some(0) => next = Next::Trailers,
+                    Some(left) if self.holds(role) => {
+                        self.go_on(role, Next::Inside { left, chunk: true });
+                        return Step::Skip((at + line) as u64);
+                    }
                     Some(size) => {
                         self.go_on(role, Next::ChunkEnd);
                         let skipped = (at + line) as u64;
@@ -285,6 +345,12 @@ impl Http1 {
             return Step::NeedMore;
         }
         self.go_on(role, next);
+        if next == Next::Start
+            && self.holds(role)
+            && let Some(message) = self.release()
+        {
+            return Step::Message { consumed: at as u64, message };
+        }
         Step::Skip(at as u64)
     }
 
@@ -305,11 +371,15 @@ impl Http1 {
 
 impl Parser for Http1 {
     fn parse(&mut self, role: Role, window: &[u8]) -> Step {
-        if self.opaque {
-            return Step::Skip(window.len() as u64);
+        match self.after {
+            After::Http => {}
+            After::Opaque => return Step::Skip(window.len() as u64),
+            After::WebSocket => return Step::SwitchTo(websocket::PROTOCOL.id),
+            After::Http2 => return Step::SwitchTo(http2::PROTOCOL.id),
         }
         match self.side(role).next {
             Next::Start => self.start(role, window),
+            Next::Inside { left, chunk } => self.inside(role, left, chunk, window),
             Next::ChunkSize | Next::ChunkEnd | Next::Trailers => self.chunks(role, window),
             Next::PerhapsBody(length) => {
                 let prefix = b"HTTP/1.";
@@ -325,6 +395,9 @@ impl Parser for Http1 {
                     self.go_on(role, Next::Start);
                     return self.start(role, window);
                 }
+                if let Some((_, body)) = &mut self.held {
+                    body.feed(window);
+                }
                 Step::Skip(window.len() as u64)
             }
             Next::Lost => self.lost(role, window),
@@ -333,7 +406,7 @@ impl Parser for Http1 {
 
     fn truncated(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
         let all = (window.len() as u64).saturating_add(missing);
-        if self.opaque {
+        if self.after != After::Http {
             return Step::Skip(all);
         }
         match self.side(role).next {
@@ -343,6 +416,7 @@ impl Parser for Http1 {
                 Step::Skip(length)
             }
             Next::UntilClose => Step::Skip(all),
+            Next::Inside { left, chunk } => self.inside(role, left, chunk, window),
             Next::ChunkSize | Next::ChunkEnd | Next::Trailers | Next::Lost => {
                 self.go_on(role, Next::Lost);
                 Step::Skip(all)
@@ -351,16 +425,37 @@ impl Parser for Http1 {
     }
 
     fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize> {
-        if self.opaque {
+        if self.after != After::Http {
             return None;
         }
         self.awaited.clear();
+        if role == Role::Server {
+            self.held = None;
+        }
         self.go_on(role, Next::Lost);
         let start = find_start(role, window);
         if start.is_some() {
             self.go_on(role, Next::Start);
         }
         start
+    }
+
+    fn at(&mut self, origin: Origin) {
+        self.at = origin;
+    }
+
+    fn finish(&mut self) -> Option<(Role, Box<Message>)> {
+        self.release().map(|message| (Role::Server, message))
+    }
+
+    fn late(&mut self, _key: Option<u64>) -> Late {
+        if self.held.is_some() { Late::Begun } else { Late::Unanswered }
+    }
+
+    fn successor(&mut self) -> Option<Box<dyn Parser>> {
+        (self.after == After::WebSocket).then(|| {
+            Box::new(WebSocket::new(self.settings.clone(), std::mem::take(&mut self.asked))) as Box<dyn Parser>
+        })
     }
 }
 
@@ -386,82 +481,4 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
         return None;
     }
     digits.iter().try_fold(0u64, |size, &digit| Some(size << 4 | u64::from(char::from(digit).to_digit(16)?)))
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Could a message of this side begin so? True for a prefix of one.
-fn plausible_start(role: Role, window: &[u8]) -> bool {
-    match role {
-        Role::Server => {
-            let prefix = b"HTTP/1.";
-            let shared = prefix.len().min(window.len());
-            window.get(..shared) == prefix.get(..shared)
-        }
-        Role::Client => {
-            let token = window.iter().take(33).take_while(|&&byte| is_token(byte)).count();
-            token > 0 && token <= 32 && window.get(token).is_none_or(|&byte| byte == b' ')
-        }
-    }
-}
-
-fn status_line(window: &[u8]) -> bool {
-    matches!(window, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1', b' ', b'1'..=b'9', ..])
-}
-
-fn known_method(window: &[u8]) -> Option<&'static [u8]> {
-    METHODS
-        .iter()
-        .copied()
-        .find(|method| window.starts_with(method) && window.get(method.len()).is_some_and(|&byte| byte == b' '))
-}
-
-/// Offset of the first start line in bytes that begin anywhere.
-fn find_start(role: Role, window: &[u8]) -> Option<usize> {
-    match role {
-        Role::Server => memmem::find_iter(window, b"HTTP/1.").find(|&at| window.get(at..).is_some_and(status_line)),
-        Role::Client => {
-            if known_method(window).is_some() {
-                return Some(0);
-            }
-            memchr_iter(b'\n', window).map(|at| at + 1).find(|&at| {
-                let rest = window.get(at..).unwrap_or_default();
-                let line = rest.get(..memchr(b'\n', rest).unwrap_or(0)).unwrap_or_default();
-                known_method(rest).is_some() && memmem::find(line, b" HTTP/1.").is_some()
-            })
-        }
-    }
-}
-
-fn check(payload: &[u8], _port: u16) -> Guess {
-    if status_line(payload) {
-        let digits = payload.get(9..12).is_some_and(|code| code.iter().all(u8::is_ascii_digit));
-        return if digits { Guess::Yes(Role::Server) } else { Guess::No };
-    }
-    if payload.len() < 12 && b"HTTP/1.".starts_with(payload.get(..7).unwrap_or(payload)) {
-        return Guess::Maybe;
-    }
-    let Some(method) = known_method(payload) else {
-        let could = METHODS.iter().any(|method| method.starts_with(payload));
-        return if could { Guess::Maybe } else { Guess::No };
-    };
-    let rest = payload.get(method.len()..).unwrap_or_default().trim_ascii_start();
-    match memchr(b'\n', rest) {
-        Some(end) => {
-            let line = rest.get(..end).unwrap_or_default().trim_ascii_end();
-            let version = line.len().checked_sub(8).and_then(|at| line.get(at..));
-            if matches!(version, Some(b"HTTP/1.0" | b"HTTP/1.1")) { Guess::Yes(Role::Client) } else { Guess::No }
-        }
-        None => {
-            let target = matches!(rest.first(), Some(b'/' | b'*')) || rest.starts_with(b"http");
-            let clean = rest.iter().all(|&byte| byte == b'\r' || !byte.is_ascii_control());
-            match (target || method == b"CONNECT" || rest.is_empty(), clean) {
-                (true, true) if rest.len() >= SURE_TARGET => Guess::Yes(Role::Client),
-                (true, true) => Guess::Maybe,
-                _ => Guess::No,
-            }
-        }
-    }
 }

@@ -13,15 +13,26 @@ use crate::event::Origin;
 pub mod amqp;
 pub mod cursor;
 pub mod dns;
+pub mod grpc;
 pub mod http1;
+pub mod http2;
+pub mod iso8583;
 pub mod kafka;
+pub mod mqtt;
 pub mod mysql;
 pub mod names;
+pub mod nats;
+mod path_template;
+pub mod postgresql;
 pub mod propagation;
+pub mod pulsar;
 pub mod redis;
 pub mod rocketmq;
+pub mod someip;
 pub mod sql;
+pub mod thrift;
 pub mod trace_context;
+pub mod websocket;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +93,8 @@ pub struct Message {
     pub response_result: String,
     /// Declared length of this message's body, bytes.
     pub length: Option<i64>,
+    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named.
+    pub request_length: Option<i64>,
     pub sql_affected_rows: Option<u64>,
     pub trace_id: String,
     pub span_id: String,
@@ -112,6 +125,18 @@ pub enum Step {
     /// From here on, both directions speak another protocol (TLS after a negotiation, an upgrade): it is recognised
     /// anew, beginning with this window.
     Switch,
+    /// The same, where it is known which protocol takes over: its number.
+    SwitchTo(u8),
+}
+
+/// What a parser knows of a request whose time is over.
+#[derive(Debug)]
+pub enum Late {
+    Unanswered,
+    /// Its response has begun, and is held back until its end: the request goes on waiting.
+    Begun,
+    /// This is how it ended.
+    Ended(Box<Message>),
 }
 
 /// State of one connection; both directions go through it in the order of time.
@@ -129,6 +154,22 @@ pub trait Parser: Send {
 
     /// Where the first byte of the next window came from.
     fn at(&mut self, _origin: Origin) {}
+
+    /// The connection is over, or all that is known is asked for: a message that was held back, one a call.
+    fn finish(&mut self) -> Option<(Role, Box<Message>)> {
+        None
+    }
+
+    /// The request with this pairing key (the first that waits when there is none) has waited for its time: is there
+    /// more to know?
+    fn late(&mut self, _key: Option<u64>) -> Late {
+        Late::Unanswered
+    }
+
+    /// The parser that takes over after `SwitchTo`, when it has to know what was said before.
+    fn successor(&mut self) -> Option<Box<dyn Parser>> {
+        None
+    }
 
     /// The IP protocol under this connection, told before the first byte when it is known. Only protocols framed
     /// differently on datagrams care.
@@ -162,6 +203,8 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Segments of a path that are ids become `*` in its endpoint.
+    pub http_endpoint_fold_ids: bool,
     /// Protocols whose values are masked ("Redis", "MySQL").
     pub obfuscate_protocols: Vec<String>,
     /// Longest text kept in one field, bytes.
@@ -179,6 +222,7 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
             names: Names::default(),
@@ -190,6 +234,12 @@ impl ParserSettings {
     /// Are the values of this protocol masked?
     pub fn masks(&self, protocol: &str) -> bool {
         self.obfuscate_protocols.iter().any(|name| name.eq_ignore_ascii_case(protocol))
+    }
+
+    /// The endpoint of an HTTP path: its first segments, ids as `*`.
+    pub fn endpoint(&self, path: &str) -> String {
+        let cut = endpoint(path, self.http_endpoint_segments);
+        if self.http_endpoint_fold_ids { path_template::fold(&cut) } else { cut }
     }
 
     /// `bytes` as text of at most `max_field` bytes.
@@ -216,13 +266,27 @@ pub struct Protocol {
 }
 
 /// Every protocol, in the order of inference (the strictest check first).
+// A line each: branches that add one merge.
+#[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
     amqp::PROTOCOL,
-    kafka::PROTOCOL,
+    pulsar::PROTOCOL,
     rocketmq::PROTOCOL,
+    kafka::PROTOCOL,
+    http2::PROTOCOL,
+    grpc::GRPC,
+    grpc::TRIPLE,
+    grpc::WEB,
+    websocket::PROTOCOL,
+    mqtt::PROTOCOL,
+    nats::PROTOCOL,
     mysql::PROTOCOL,
+    postgresql::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
+    thrift::PROTOCOL,
+    someip::PROTOCOL,
+    iso8583::PROTOCOL,
     dns::PROTOCOL,
 ];
 

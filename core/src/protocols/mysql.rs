@@ -3,16 +3,22 @@
 //! Every packet says its length, so that rows and large values are skipped by count. A response is named by its
 //! first packet; the packets after it are told from the next response by their sequence number.
 
+mod check;
 mod command;
+mod compressed;
 mod login;
+mod reply;
 mod value;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
+use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
+use crate::event::Origin;
+use check::{check, u24};
 use command::{Statements, name_of, unanswered};
-use value::{Reader, u32_at};
+use compressed::Compressed;
+use value::u32_at;
 
 pub const PROTOCOL: Protocol = Protocol {
     id: 60,
@@ -22,8 +28,8 @@ pub const PROTOCOL: Protocol = Protocol {
     timeout_s: 60,
     check,
     parser: |settings| Box::new(Mysql::new(settings.clone())),
-    doc: "MySQL and MariaDB: login, text and prepared statements, multiple results, query attributes, LOAD DATA LOCAL. \
-          A connection that turns to TLS or to the compressed protocol is opaque from there on.",
+    doc: "MySQL and MariaDB: login, text and prepared statements, multiple results, query attributes, LOAD DATA LOCAL, \
+          the compressed protocol (zlib, zstd). A connection that turns to TLS is recognised anew from there on.",
 };
 
 const PORT: u16 = 3306;
@@ -33,7 +39,7 @@ const FULL: usize = 0xff_ffff;
 const MAX_PENDING: usize = 256;
 
 const COMPRESS: u64 = 1 << 5;
-const LOCAL_COMPRESS_ZSTD: u64 = 1 << 26;
+const ZSTD_COMPRESSION: u64 = 1 << 26;
 const QUERY_ATTRIBUTES: u64 = 1 << 27;
 const MORE_RESULTS: u16 = 8;
 const CURSOR_EXISTS: u16 = 64;
@@ -73,7 +79,11 @@ struct Mysql {
     phase: Phase,
     version: &'static str,
     capabilities: Option<u64>,
-    opaque: bool,
+    tls: bool,
+    /// The first packet has shown whether the protocol is compressed.
+    decided: bool,
+    compressed: Option<Box<Compressed>>,
+    origin: Origin,
     pending: VecDeque<Pending>,
     statements: Statements,
     reply: Reply,
@@ -113,7 +123,10 @@ impl Mysql {
             phase: Phase::Unknown,
             version: "",
             capabilities: None,
-            opaque: false,
+            tls: false,
+            decided: false,
+            compressed: None,
+            origin: Origin::default(),
             pending: VecDeque::new(),
             statements: Statements::default(),
             reply: Reply::Done,
@@ -215,9 +228,15 @@ impl Mysql {
                     message.request_resource = self.settings.text(joined.as_bytes());
                 }
             }
+            command::STMT_BULK_EXECUTE => {
+                message.request_id = u32_at(rest, 0).map(u64::from);
+                let text = u32_at(rest, 0).and_then(|id| self.statements.text(id)).unwrap_or_default();
+                self.describe(&text, &mut message);
+            }
             command::STMT_CLOSE => {
                 message.request_id = u32_at(rest, 0).map(u64::from);
-                message.request_resource = u32_at(rest, 0).and_then(|id| self.statements.close(id)).unwrap_or_default();
+                let text = u32_at(rest, 0).and_then(|id| self.statements.close(id)).unwrap_or_default();
+                message.request_resource = if self.masked { sql::mask(&text, &sql::MYSQL) } else { text };
             }
             command::STMT_FETCH | command::STMT_RESET | command::STMT_SEND_LONG_DATA => {
                 message.request_id = u32_at(rest, 0).map(u64::from);
@@ -244,9 +263,9 @@ impl Mysql {
 
     /// Resource, endpoint and trace ids of a statement.
     fn describe(&self, text: &str, message: &mut Message) {
-        message.endpoint = sql::endpoint(text);
-        (message.trace_id, message.span_id) = sql::trace(text, &self.settings);
-        message.request_resource = if self.masked { sql::mask(text) } else { text.to_owned() };
+        message.endpoint = sql::endpoint(text, &sql::MYSQL);
+        (message.trace_id, message.span_id) = sql::trace(text, &sql::MYSQL, &self.settings);
+        message.request_resource = if self.masked { sql::mask(text, &sql::MYSQL) } else { text.to_owned() };
     }
 
     fn login(&mut self, packet: &Packet) -> Step {
@@ -255,7 +274,7 @@ impl Mysql {
         };
         self.capabilities = Some(login.capabilities);
         if login.tls && packet.length <= 32 {
-            self.opaque = true;
+            self.tls = true;
             return Step::Skip(packet.total());
         }
         self.phase = Phase::Authenticating;
@@ -273,185 +292,27 @@ impl Mysql {
         self.pending.push_back(Pending { command: command::SLEEP, text: String::new(), counts_rows: false });
         Step::Message { consumed: packet.total(), message: Box::new(message) }
     }
-
-    fn server(&mut self, packet: &Packet) -> Step {
-        let skip = Step::Skip(packet.total());
-        let first = packet.body.first().copied();
-        if packet.sequence == 0
-            && self.phase != Phase::Authenticating
-            && let Some(version) = login::greeting(packet.body)
-        {
-            self.version = version;
-            self.phase = Phase::Greeted;
-            self.reply = Reply::Done;
-            self.pending.clear();
-            return skip;
-        }
-        if self.phase == Phase::Authenticating {
-            return match first {
-                Some(0 | 0xff) => {
-                    if first == Some(0) {
-                        self.phase = Phase::Command;
-                        // The payload after this is deflated; nothing here can be read any more.
-                        self.opaque = self.capabilities.is_some_and(|c| c & (COMPRESS | LOCAL_COMPRESS_ZSTD) != 0);
-                    }
-                    self.response(packet)
-                }
-                _ => skip,
-            };
-        }
-        let awaited = !self.pending.is_empty();
-        let continues = packet.sequence == self.expected && (packet.sequence != 1 || self.reply != Reply::Done);
-        let begins = packet.sequence == 1 && !continues
-            || awaited && self.reply == Reply::Done && !continues
-            || packet.sequence == 0 && first == Some(0xff);
-        self.expected = packet.sequence.wrapping_add(1);
-        if begins {
-            return self.response(packet);
-        }
-        // The end of LOAD DATA LOCAL, or what goes on of a result.
-        if self.reply == Reply::Done && awaited && matches!(first, Some(0 | 0xff)) {
-            return self.response(packet);
-        }
-        self.follow(packet);
-        skip
-    }
-
-    /// The first packet of a response.
-    fn response(&mut self, packet: &Packet) -> Step {
-        self.expected = packet.sequence.wrapping_add(1);
-        if packet.body.first() == Some(&0xfb) && self.pending.front().is_some_and(|p| p.command == command::QUERY) {
-            self.file = true;
-            self.reply = Reply::Done;
-            return Step::Skip(packet.total());
-        }
-        let pending = self.pending.pop_front();
-        let command = pending.as_ref().map_or(command::QUERY, |pending| pending.command);
-        let mut message =
-            Message { kind: Kind::Response, status: Status::Success, version: self.version.into(), ..Message::default() };
-        self.reply = Reply::Done;
-        let mut reader = Reader::new(packet.body.get(1..).unwrap_or_default());
-        match packet.body.first() {
-            Some(0xff) => {
-                let code = reader.u16().unwrap_or(0);
-                let text = reader.rest();
-                // `#` and five characters of SQLSTATE come first since protocol 4.1.
-                let text = if text.first() == Some(&b'#') { text.get(6..).unwrap_or_default() } else { text };
-                message.response_code = Some(i32::from(code));
-                message.status = match code {
-                    2000..3000 => Status::ClientError,
-                    _ => Status::ServerError,
-                };
-                message.response_exception = self.settings.text(text);
-            }
-            Some(0) if command == command::STMT_PREPARE => {
-                if let (Some(id), Some(_columns), Some(parameters)) = (reader.u32(), reader.u16(), reader.u16()) {
-                    message.request_id = Some(u64::from(id));
-                    self.statements.prepared(id, pending.map(|p| p.text).unwrap_or_default(), parameters);
-                }
-            }
-            Some(0) if packet.length < FULL && command != command::STMT_FETCH => {
-                let rows = reader.length();
-                if pending.is_some_and(|pending| pending.counts_rows) {
-                    message.sql_affected_rows = rows;
-                }
-                reader.length();
-                if reader.u16().is_some_and(|status| status & MORE_RESULTS != 0) {
-                    self.reply = Reply::Head;
-                }
-            }
-            _ if matches!(command, command::STMT_FETCH | command::FIELD_LIST | 0x12 | 0x1e) => {
-                self.reply = Reply::Rows;
-                self.rows(packet);
-            }
-            _ if command == command::STATISTICS => {}
-            _ => self.head(packet),
-        }
-        Step::Message { consumed: packet.total(), message: Box::new(message) }
-    }
-
-    /// The first packet of a result: what follows it?
-    fn head(&mut self, packet: &Packet) {
-        self.reply = match packet.body.first() {
-            Some(0) => {
-                let mut reader = Reader::new(packet.body.get(1..).unwrap_or_default());
-                reader.length();
-                reader.length();
-                match reader.u16() {
-                    Some(status) if status & MORE_RESULTS != 0 => Reply::Head,
-                    _ => Reply::Done,
-                }
-            }
-            None | Some(0xff | 0xfe) => Reply::Done,
-            _ => {
-                let mut reader = Reader::new(packet.body);
-                match reader.length() {
-                    // MariaDB may leave the definitions out (metadata caching).
-                    Some(_) if reader.rest() == [0] => Reply::AfterDefinitions,
-                    Some(count) => Reply::Definitions(count),
-                    None => Reply::Done,
-                }
-            }
-        };
-    }
-
-    /// A packet inside a response.
-    fn follow(&mut self, packet: &Packet) {
-        match self.reply {
-            Reply::Done => {}
-            Reply::Head => self.head(packet),
-            Reply::Definitions(left) => {
-                self.reply = if left > 1 { Reply::Definitions(left - 1) } else { Reply::AfterDefinitions };
-            }
-            Reply::AfterDefinitions if packet.length == 5 && packet.body.first() == Some(&0xfe) => {
-                let status = Reader::new(packet.body.get(3..).unwrap_or_default()).u16().unwrap_or(0);
-                self.reply = if status & CURSOR_EXISTS != 0 { Reply::Done } else { Reply::Rows };
-            }
-            Reply::AfterDefinitions | Reply::Rows => {
-                self.reply = Reply::Rows;
-                self.rows(packet);
-            }
-        }
-    }
-
-    /// Ends the result at EOF (5 bytes), at the OK that replaces it, or at an error.
-    fn rows(&mut self, packet: &Packet) {
-        let mut reader = Reader::new(packet.body.get(1..).unwrap_or_default());
-        let status = match packet.body.first() {
-            Some(0xff) => Some(0),
-            Some(0xfe) if packet.length == 5 => {
-                reader.u16();
-                Some(reader.u16().unwrap_or(0))
-            }
-            Some(0xfe) if packet.length < FULL => {
-                reader.length();
-                reader.length();
-                Some(reader.u16().unwrap_or(0))
-            }
-            _ => None,
-        };
-        if let Some(status) = status {
-            self.reply = if status & MORE_RESULTS != 0 { Reply::Head } else { Reply::Done };
-        }
-    }
 }
 
-impl Parser for Mysql {
-    fn parse(&mut self, role: Role, window: &[u8]) -> Step {
-        if self.opaque { Step::Skip(window.len() as u64) } else { self.step(role, window, None) }
+impl Mysql {
+    fn walk(&mut self, role: Role, window: &[u8], last: Option<u64>) -> Step {
+        if self.tls {
+            return Step::Switch;
+        }
+        if !self.decided {
+            match compressed::peek(window) {
+                Ok(plain) => {
+                    self.decided = true;
+                    self.compressed = plain.map(|_| Box::default());
+                }
+                Err(()) if last.is_none() => return Step::NeedMore,
+                Err(()) => {}
+            }
+        }
+        if self.compressed.is_some() { self.inflate(role, window, last) } else { self.step(role, window, last) }
     }
 
-    fn truncated(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
-        if self.opaque {
-            return Step::Skip((window.len() as u64).saturating_add(missing));
-        }
-        self.step(role, window, Some(missing))
-    }
-
-    fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize> {
-        if self.opaque {
-            return None;
-        }
+    fn resync_plain(&mut self, role: Role, window: &[u8]) -> Option<usize> {
         self.pending.clear();
         self.reply = Reply::Done;
         self.file = false;
@@ -470,47 +331,30 @@ impl Parser for Mysql {
     }
 }
 
-/// A packet of the compressed protocol that was sent as it is: behind the longer header lies a whole packet.
-fn compressed(packet: &Packet) -> bool {
-    let inner = packet.body.get(3..).and_then(u24);
-    packet.body.starts_with(&[0; 3]) && inner.is_some_and(|inner| inner + HEADER == packet.length)
-}
-
-fn u24(bytes: &[u8]) -> Option<usize> {
-    let &[a, b, c] = bytes.first_chunk()?;
-    Some(u32::from_le_bytes([a, b, c, 0]) as usize)
-}
-
-fn check(payload: &[u8], port: u16) -> Guess {
-    let ours = port == PORT;
-    let Some(packet) = packet(payload) else {
-        return if ours { Guess::Maybe } else { Guess::No };
-    };
-    let Some((&first, rest)) = packet.body.split_first() else {
-        return if ours && packet.length > 0 { Guess::Maybe } else { Guess::No };
-    };
-    if compressed(&packet) {
-        return Guess::No;
+impl Parser for Mysql {
+    fn parse(&mut self, role: Role, window: &[u8]) -> Step {
+        self.walk(role, window, None)
     }
-    match packet.sequence {
-        0 if login::greeting(packet.body).is_some() => Guess::Yes(Role::Server),
-        0 if matches!(first, command::QUERY | command::STMT_PREPARE) => {
-            let text = if first == command::QUERY { command::query_text(rest, None) } else { rest };
-            let exact = HEADER + packet.length == payload.len() || packet.body.len() < packet.length || ours;
-            let statement = sql::is_statement(&super::clip(text, 4096));
-            if exact && statement { Guess::Yes(Role::Client) } else { Guess::No }
+
+    fn truncated(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
+        self.walk(role, window, Some(missing))
+    }
+
+    fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize> {
+        if self.tls {
+            return Some(0);
         }
-        0 if ours && name_of(first).is_some() && command::fits(first, packet.length) => Guess::Yes(Role::Client),
-        0 if ours && first == 0xff && packet.length > 3 => Guess::Yes(Role::Server),
-        1 if login::plausible(packet.body)
-            && (ours || packet.length == 32 || HEADER + packet.length == payload.len()) =>
-        {
-            Guess::Yes(Role::Client)
+        match &mut self.compressed {
+            Some(compressed) => {
+                compressed.lose(role);
+                self.pending.clear();
+                compressed::peek(window).ok().flatten().map(|_| 0)
+            }
+            None => self.resync_plain(role, window),
         }
-        1 if ours && (first == 0xff && packet.length > 8 || first == 0 && packet.length >= 7) => {
-            Guess::Yes(Role::Server)
-        }
-        1 if ours && packet.length == 1 && first > 0 && payload.get(8) == Some(&2) => Guess::Yes(Role::Server),
-        _ => Guess::No,
+    }
+
+    fn at(&mut self, origin: Origin) {
+        self.origin = origin;
     }
 }

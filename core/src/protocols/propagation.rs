@@ -9,6 +9,7 @@ pub struct Propagation<'s> {
     trace: Ranked,
     span: Ranked,
     request: Ranked,
+    client: Ranked,
 }
 
 struct Ranked {
@@ -35,7 +36,7 @@ impl Ranked {
 
 impl<'s> Propagation<'s> {
     pub fn new(settings: &'s ParserSettings) -> Self {
-        Self { settings, trace: Ranked::new(), span: Ranked::new(), request: Ranked::new() }
+        Self { settings, trace: Ranked::new(), span: Ranked::new(), request: Ranked::new(), client: Ranked::new() }
     }
 
     /// A header of the message.
@@ -46,9 +47,20 @@ impl<'s> Propagation<'s> {
         self.request.offer(&settings.x_request_id, name, || Some(settings.text(value)));
     }
 
+    /// A header of an HTTP request: it may also name the real client, the first of the addresses in it.
+    pub fn offer_http(&mut self, name: &[u8], value: &[u8]) {
+        self.offer(name, value);
+        let settings = self.settings;
+        self.client.offer(&settings.http_real_client, name, || {
+            let first = value.split(|&byte| byte == b',').next().unwrap_or_default();
+            Some(settings.text(first.trim_ascii()))
+        });
+    }
+
     pub fn fill(self, message: &mut Message) {
         message.trace_id = self.trace.value;
         message.span_id = self.span.value;
         message.x_request_id = self.request.value;
+        message.http_proxy_client = self.client.value;
     }
 }

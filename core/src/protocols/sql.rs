@@ -3,56 +3,12 @@
 use super::ParserSettings;
 use super::trace_context::{same_header, span_id, trace_id};
 
-#[derive(Clone, Copy, PartialEq)]
-enum Token {
-    Word,
-    Number,
-    Text,
-    Comment,
-    Space,
-    Sign,
-}
+mod mask;
+mod token;
 
-/// Cuts the next token off; linear in the text as a whole.
-fn next(sql: &str) -> Option<(Token, &str, &str)> {
-    let bytes = sql.as_bytes();
-    let first = *bytes.first()?;
-    let run = |test: fn(u8) -> bool| bytes.iter().position(|&byte| !test(byte)).unwrap_or(bytes.len());
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
-    let (token, length) = match first {
-        b'\'' | b'"' => (Token::Text, quoted(bytes, first)),
-        b'`' => (Token::Word, quoted(bytes, first)),
-        b'#' => (Token::Comment, run(|byte| byte != b'\n')),
-        b'-' if bytes.starts_with(b"--") && bytes.get(2).is_none_or(u8::is_ascii_whitespace) => {
-            (Token::Comment, run(|byte| byte != b'\n'))
-        }
-        b'/' if bytes.starts_with(b"/*") => {
-            let end = memchr::memmem::find(bytes.get(2..).unwrap_or_default(), b"*/");
-            (Token::Comment, end.map_or(bytes.len(), |end| end + 4))
-        }
-        b'0'..=b'9' => (Token::Number, run(|byte| byte.is_ascii_alphanumeric() || byte == b'.')),
-        _ if first.is_ascii_whitespace() => (Token::Space, run(|byte| byte.is_ascii_whitespace())),
-        _ if is_word(first) => {
-            (Token::Word, run(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80))
-        }
-        _ => (Token::Sign, 1),
-    };
-    let (token_text, rest) = sql.split_at_checked(length)?;
-    Some((token, token_text, rest))
-}
-
-/// Length of a quoted piece with its quotes; the whole rest when it does not end.
-fn quoted(bytes: &[u8], quote: u8) -> usize {
-    let mut at = 1;
-    while let Some(&byte) = bytes.get(at) {
-        at += match byte {
-            b'\\' if quote != b'`' => 2,
-            _ if byte == quote => return at + 1,
-            _ => 1,
-        };
-    }
-    bytes.len()
-}
+pub use mask::{mask, mask_error};
+pub use token::{Dialect, MYSQL, ORACLE, POSTGRESQL, TSQL};
+use token::{Token, next};
 
 const VERBS: &[&str] = &[
     "SELECT",
@@ -116,7 +72,7 @@ const VERBS: &[&str] = &[
 /// The first word behind blanks, comments and parentheses.
 pub fn first_word(sql: &str) -> &str {
     let mut rest = sql;
-    while let Some((token, text, after)) = next(rest) {
+    while let Some((token, text, after)) = next(rest, &MYSQL) {
         match token {
             Token::Word => return text,
             Token::Space | Token::Comment => {}
@@ -135,13 +91,15 @@ pub fn is_statement(sql: &str) -> bool {
 }
 
 /// `VERB table` of a statement about a table, otherwise empty.
-pub fn endpoint(sql: &str) -> String {
+pub fn endpoint(sql: &str, dialect: &Dialect) -> String {
     let is = |word: &str, list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(word));
     let mut rest = sql;
     let mut verb = "";
     // A table is named next.
     let mut expected = false;
-    while let Some((token, text, after)) = next(rest) {
+    // Behind FROM, so that TABLE is a name.
+    let mut from = false;
+    while let Some((token, text, after)) = next(rest, dialect) {
         rest = after;
         match token {
             Token::Space | Token::Comment => continue,
@@ -163,15 +121,18 @@ pub fn endpoint(sql: &str) -> String {
             }
             continue;
         }
-        if is(text, &["FROM", "INTO", "TABLE"]) {
+        if is(text, &["FROM", "INTO"]) || text.eq_ignore_ascii_case("table") && !from {
             expected = true;
+            from = text.eq_ignore_ascii_case("from");
         } else if expected
             && !is(text, &["LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "ONLY", "IF", "NOT", "EXISTS"])
         {
-            let mut table = text.trim_matches('`').to_owned();
-            while let Some(part) = rest.strip_prefix('.').and_then(next).filter(|part| part.0 == Token::Word) {
+            let mut table = unquoted(text).to_owned();
+            while let Some(part) =
+                rest.strip_prefix('.').and_then(|part| next(part, dialect)).filter(|part| part.0 == Token::Word)
+            {
                 table.push('.');
-                table.push_str(part.1.trim_matches('`'));
+                table.push_str(unquoted(part.1));
                 rest = part.2;
             }
             return format!("{} {table}", verb.to_ascii_uppercase());
@@ -180,26 +141,15 @@ pub fn endpoint(sql: &str) -> String {
     String::new()
 }
 
-/// The text with strings, numbers and NULL shown as `?`.
-pub fn mask(sql: &str) -> String {
-    let mut masked = String::with_capacity(sql.len());
-    let mut rest = sql;
-    while let Some((token, text, after)) = next(rest) {
-        match token {
-            Token::Text | Token::Number => masked.push('?'),
-            Token::Word if text.eq_ignore_ascii_case("null") => masked.push('?'),
-            _ => masked.push_str(text),
-        }
-        rest = after;
-    }
-    masked
+fn unquoted(identifier: &str) -> &str {
+    identifier.trim_matches(['`', '"', '[', ']'])
 }
 
 /// Trace id and span id in the comments of a statement: `key: value` or `key=value`, quoted or not.
-pub fn trace(sql: &str, settings: &ParserSettings) -> (String, String) {
+pub fn trace(sql: &str, dialect: &Dialect, settings: &ParserSettings) -> (String, String) {
     let (mut trace, mut span) = (String::new(), String::new());
     let mut rest = sql;
-    while let Some((token, text, after)) = next(rest) {
+    while let Some((token, text, after)) = next(rest, dialect) {
         rest = after;
         if token == Token::Comment {
             comment(text, settings, &mut trace, &mut span);
@@ -246,7 +196,7 @@ mod tests {
                 "SELECT t",
                 "/***c***/ select * from t where id = ? and n = ?",
             ),
-            ("INSERT INTO `db`.`t` VALUES (1,'a\\'b',NULL)", "INSERT db.t", "INSERT INTO `db`.`t` VALUES (?,?,?)"),
+            ("INSERT INTO `db`.`t` VALUES (1,'a\\'b',NULL)", "INSERT db.t", "INSERT INTO `db`.`t` VALUES (?)"),
             ("insert ignore t2 set a1=1.5e3", "INSERT t2", "insert ignore t2 set a1=?"),
             ("SELECT * FROM (SELECT 1 FROM inner_t) x", "SELECT inner_t", "SELECT * FROM (SELECT ? FROM inner_t) x"),
             ("create table if not exists t3(id int)", "CREATE t3", "create table if not exists t3(id int)"),
@@ -255,8 +205,8 @@ mod tests {
             ("select @@version_comment limit 1", "", "select @@version_comment limit ?"),
             ("update t set a='open", "UPDATE t", "update t set a=?"),
         ] {
-            assert_eq!(endpoint(sql), folded, "{sql}");
-            assert_eq!(mask(sql), masked, "{sql}");
+            assert_eq!(endpoint(sql, &MYSQL), folded, "{sql}");
+            assert_eq!(mask(sql, &MYSQL), masked, "{sql}");
         }
     }
 
@@ -269,8 +219,8 @@ mod tests {
             format!("select 1 /*app='x',traceparent='00-{id}-b7ad6b7169203331-01'*/"),
             format!("select 1 -- traceparent=00-{id}-b7ad6b7169203331-01\n"),
         ] {
-            assert_eq!(trace(&sql, &settings), (id.to_owned(), "b7ad6b7169203331".to_owned()), "{sql}");
+            assert_eq!(trace(&sql, &MYSQL, &settings), (id.to_owned(), "b7ad6b7169203331".to_owned()), "{sql}");
         }
-        assert_eq!(trace("select 'traceparent: x'", &settings), Default::default());
+        assert_eq!(trace("select 'traceparent: x'", &MYSQL, &settings), Default::default());
     }
 }

@@ -73,7 +73,7 @@ impl Connection {
                 }
                 Step::Skip(consumed) => consumed,
                 // The driver follows one protocol: what another one says is not looked at.
-                Step::Switch => side.window.len() as u64,
+                Step::Switch | Step::SwitchTo(_) => side.window.len() as u64,
                 Step::NeedMore | Step::Invalid => {
                     self.invalid += 1;
                     side.window.clear();

@@ -2,37 +2,13 @@
 
 use memchr::memchr;
 
-use crate::protocols::trace_context::{same_header, span_id, trace_id};
-use crate::protocols::{Kind, Message, ParserSettings, Role, Status, endpoint};
+use crate::protocols::grpc::{Call, Outcome};
+use crate::protocols::propagation::Propagation;
+use crate::protocols::{Kind, Message, ParserSettings, Role, Status};
 
 pub enum Line<'a> {
     Request { method: &'a [u8], target: &'a [u8] },
     Response { code: u16, phrase: &'a [u8] },
-}
-
-/// Value of the header that stands first in a list of the settings.
-struct Preferred<T> {
-    rank: usize,
-    value: Option<T>,
-}
-
-impl<T> Default for Preferred<T> {
-    fn default() -> Self {
-        Self { rank: usize::MAX, value: None }
-    }
-}
-
-impl<T> Preferred<T> {
-    fn offer(&mut self, names: &[String], header: &[u8], value: impl FnOnce() -> Option<T>) {
-        let Some(rank) = names.iter().position(|name| same_header(header, name)) else {
-            return;
-        };
-        if rank < self.rank
-            && let Some(value) = value()
-        {
-            *self = Self { rank, value: Some(value) };
-        }
-    }
 }
 
 pub struct Head<'a> {
@@ -42,18 +18,19 @@ pub struct Head<'a> {
     pub chunked: bool,
     /// Some transfer coding was applied (chunked or not).
     pub transfer_encoded: bool,
+    pub upgrade: &'a [u8],
+    pub call: Call,
     host: &'a [u8],
     user_agent: &'a [u8],
     referer: &'a [u8],
-    x_request_id: Preferred<&'a [u8]>,
-    proxy_client: Preferred<&'a [u8]>,
-    trace_id: Preferred<String>,
-    span_id: Preferred<String>,
+    context: Propagation<'a>,
+    /// What gRPC-Web says in headers when there is no body.
+    outcome: Outcome,
 }
 
 impl<'a> Head<'a> {
     /// Reads a head; of an incomplete one the last, cut line is left out (but not a cut start line).
-    pub fn read(bytes: &'a [u8], complete: bool, role: Role, settings: &ParserSettings) -> Option<Self> {
+    pub fn read(bytes: &'a [u8], complete: bool, role: Role, settings: &'a ParserSettings) -> Option<Self> {
         let end = memchr(b'\n', bytes);
         let first = bytes.get(..end.unwrap_or(bytes.len()))?;
         let (line, version) = match role {
@@ -66,13 +43,13 @@ impl<'a> Head<'a> {
             content_length: None,
             chunked: false,
             transfer_encoded: false,
+            upgrade: b"",
+            call: Call::None,
             host: b"",
             user_agent: b"",
             referer: b"",
-            x_request_id: Preferred::default(),
-            proxy_client: Preferred::default(),
-            trace_id: Preferred::default(),
-            span_id: Preferred::default(),
+            context: Propagation::new(settings),
+            outcome: Outcome::default(),
         };
         let mut rest = end.and_then(|end| bytes.get(end + 1..)).unwrap_or_default();
         while let Some(length) = field_line(rest) {
@@ -94,7 +71,10 @@ impl<'a> Head<'a> {
         match name.len() {
             4 if is("host") => self.host = value,
             7 if is("referer") => self.referer = value,
+            7 if is("upgrade") => self.upgrade = value,
             10 if is("user-agent") => self.user_agent = value,
+            11 | 12 if is("grpc-status") || is("grpc-message") => self.outcome.read(name, value, settings),
+            12 if is("content-type") => self.call = Call::of(value),
             14 if is("content-length") && self.content_length.is_none() => self.content_length = decimal(value),
             17 if is("transfer-encoding") => {
                 let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
@@ -103,23 +83,21 @@ impl<'a> Head<'a> {
             }
             _ => {}
         }
-        self.x_request_id.offer(&settings.x_request_id, name, || Some(value));
-        self.proxy_client.offer(&settings.http_real_client, name, || Some(value));
-        self.trace_id.offer(&settings.apm_trace_id, name, || trace_id(name, &unfold(value, settings)));
-        self.span_id.offer(&settings.apm_span_id, name, || span_id(name, &unfold(value, settings)));
+        if value.contains(&b'\n') {
+            self.context.offer_http(name, unfold(value, settings).as_bytes());
+        } else {
+            self.context.offer_http(name, value);
+        }
     }
 
     pub fn message(self, settings: &ParserSettings) -> Message {
         let text = |value: &[u8]| unfold(value, settings);
-        let clipped = |value: Option<String>| settings.text(value.unwrap_or_default().as_bytes());
         let mut message = Message {
             version: self.version.into(),
             length: self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
-            x_request_id: text(self.x_request_id.value.unwrap_or_default()),
-            trace_id: clipped(self.trace_id.value),
-            span_id: clipped(self.span_id.value),
             ..Message::default()
         };
+        self.context.fill(&mut message);
         match self.line {
             Line::Request { method, target } => {
                 let (authority, resource) = split_target(method, target);
@@ -130,11 +108,12 @@ impl<'a> Head<'a> {
                 message.endpoint = match resource {
                     b"*" => "*".to_owned(),
                     _ if method == b"CONNECT" => message.request_resource.clone(),
-                    _ => endpoint(&message.request_resource, settings.http_endpoint_segments),
+                    _ => settings.endpoint(&message.request_resource),
                 };
-                let proxied = self.proxy_client.value.unwrap_or_default();
-                message.http_proxy_client =
-                    text(proxied.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii());
+                if self.call.is_web() {
+                    let path = std::mem::take(&mut message.request_resource);
+                    self.call.name_request(&path, &mut message);
+                }
                 for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
                     if !value.is_empty() {
                         message.attributes.push((name.to_owned(), text(value)));
@@ -144,13 +123,15 @@ impl<'a> Head<'a> {
             Line::Response { code, phrase } => {
                 message.kind = Kind::Response;
                 message.response_code = Some(i32::from(code));
-                message.status = match code {
-                    400..500 => Status::ClientError,
-                    500.. => Status::ServerError,
-                    _ => Status::Success,
-                };
+                message.status = status_of(code);
+                if self.call.is_web() {
+                    message.l7_protocol = self.call.l7_protocol();
+                }
                 if code >= 400 {
                     message.response_exception = reason(code).map_or_else(|| settings.text(phrase), ToOwned::to_owned);
+                }
+                if self.call.is_web() {
+                    self.outcome.fill(&mut message);
                 }
             }
         }
@@ -198,7 +179,7 @@ fn request_line(line: &[u8], complete: bool) -> Option<(Line<'_>, &'static str)>
     let blank = memchr(b' ', line)?;
     let (method, rest) = line.split_at(blank);
     let rest = rest.trim_ascii();
-    if method.is_empty() || !method.iter().all(|&byte| super::is_token(byte)) {
+    if method.is_empty() || !method.iter().all(|&byte| super::detect::is_token(byte)) {
         return None;
     }
     let last = rest.iter().rposition(|&byte| byte == b' ').map_or(0, |at| at + 1);
@@ -240,8 +221,16 @@ fn split_target<'a>(method: &[u8], target: &'a [u8]) -> (Option<&'a [u8]>, &'a [
     (Some(host), if resource.is_empty() { b"/" } else { resource })
 }
 
+pub fn status_of(code: u16) -> Status {
+    match code {
+        400..500 => Status::ClientError,
+        500.. => Status::ServerError,
+        _ => Status::Success,
+    }
+}
+
 /// Reason phrases of the error codes (IANA HTTP Status Code Registry).
-fn reason(code: u16) -> Option<&'static str> {
+pub fn reason(code: u16) -> Option<&'static str> {
     Some(match code {
         400 => "Bad Request",
         401 => "Unauthorized",

@@ -16,6 +16,7 @@ pub const STMT_SEND_LONG_DATA: u8 = 24;
 pub const STMT_CLOSE: u8 = 25;
 pub const STMT_RESET: u8 = 26;
 pub const STMT_FETCH: u8 = 28;
+pub const STMT_BULK_EXECUTE: u8 = 0xfa;
 
 const NAMES: [&str; 32] = [
     "SLEEP",
@@ -54,7 +55,7 @@ const NAMES: [&str; 32] = [
 
 pub fn name_of(code: u8) -> Option<&'static str> {
     match code {
-        0xfa => Some("STMT_BULK_EXECUTE"),
+        STMT_BULK_EXECUTE => Some("STMT_BULK_EXECUTE"),
         _ => NAMES.get(usize::from(code)).copied(),
     }
 }
@@ -147,6 +148,10 @@ impl Statements {
         self.bytes = self.bytes.saturating_sub(statement.text.len());
         self.order.retain(|&kept| kept != id);
         Some(statement.text)
+    }
+
+    pub fn text(&self, id: u32) -> Option<String> {
+        self.by_id.get(&id).map(|statement| statement.text.clone())
     }
 
     /// Text and values of an execution; empty what is not known.
