@@ -12,9 +12,12 @@ use crate::event::Origin;
 
 pub mod amqp;
 pub mod ber;
+pub mod brpc;
 pub mod cursor;
 pub mod dns;
+pub mod dubbo;
 pub mod fastcgi;
+pub mod frame;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
@@ -25,6 +28,7 @@ pub mod mqtt;
 pub mod mysql;
 pub mod names;
 pub mod nats;
+pub mod openwire;
 mod path_template;
 pub mod ping;
 pub mod postgresql;
@@ -34,13 +38,16 @@ pub mod quic;
 pub mod redis;
 pub mod rocketmq;
 pub mod sip;
+pub mod sofarpc;
 pub mod someip;
 pub mod sql;
 pub mod stomp;
+pub mod tars;
 pub mod thrift;
 pub mod tls;
 pub mod trace_context;
 pub mod websocket;
+pub mod zmtp;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,6 +209,8 @@ pub enum Guess {
     No,
     /// It is ours, and this side wrote it.
     Yes(Role),
+    /// It is ours, and either side could have written it (a greeting that both send).
+    Either,
     /// Could become ours with more bytes.
     Maybe,
 }
@@ -285,12 +294,18 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    dubbo::PROTOCOL,
+    brpc::PROTOCOL,
+    openwire::PROTOCOL,
+    zmtp::PROTOCOL,
     tls::PROTOCOL,
     fastcgi::PROTOCOL,
     sip::PROTOCOL,
     quic::PROTOCOL,
     ldap::PROTOCOL,
     amqp::PROTOCOL,
+    sofarpc::PROTOCOL,
+    tars::PROTOCOL,
     pulsar::PROTOCOL,
     rocketmq::PROTOCOL,
     kafka::PROTOCOL,
@@ -339,6 +354,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
             }
+            Guess::Either => return Inference::Known(protocol, role_hint.unwrap_or(Role::Client)),
             Guess::Maybe => result = Inference::Maybe,
             Guess::Yes(_) | Guess::No => {}
         }
