@@ -39,7 +39,9 @@ sent = []
 for number in range(10):
     message = producer.send(b"secret", properties={"traceparent": sys.argv[1]})
     sent.append(f"{message.ledger_id()}:{message.entry_id()}:-1:-1")
-consumer = client.subscribe("orders", "billing", initial_position=pulsar.InitialPosition.Earliest)
+# One message a call: of a larger one the core sees the first 1024 bytes.
+consumer = client.subscribe("orders", "billing", initial_position=pulsar.InitialPosition.Earliest,
+                            receiver_queue_size=1)
 for number in range(10):
     consumer.acknowledge(consumer.receive(30000))
 refused = ""
@@ -76,7 +78,8 @@ def test_pulsar(seen: Observed) -> None:
     )
     folders = ("--metadata-dir", seen.folder / "metadata", "--bookkeeper-dir", seen.folder / "bookkeeper")
     memory = ("-Xmx400m", "-XX:MaxDirectMemorySize=400m")
-    seen.start("java", *memory, *opened, *starter, *folders, port=PORT, seconds=180)
+    log = seen.start("java", *memory, *opened, *starter, *folders, port=PORT, seconds=180)
+    seen.await_output(log, "Created namespace public/default")
     did = seen.python(CLIENT, f"00-{TRACE}-{SPAN}-01", seconds=180)
     assert did["refused"] == "Pulsar error: TopicNotFound"
     for point in ("c-p", "s-p"):

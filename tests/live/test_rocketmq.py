@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -42,10 +41,7 @@ def test_rocketmq(seen: Observed, header: str) -> None:
         file.write_text(f"{config}\nstorePathRootDir={seen.folder}/store\n")
         port = BROKER if "broker" in program else NAME_SERVER
         log = seen.start(*java, f"{package}.{program}", "-c", file, port=port, seconds=120, ROCKETMQ_HOME=str(home))
-    # The broker listens before it has told the name server of itself.
-    deadline = time.monotonic() + 60
-    while "boot success" not in log.read_text(errors="replace") and time.monotonic() < deadline:
-        time.sleep(0.2)
+    seen.await_output(log, "boot success")
     options = (f"-Drocketmq.serialize.type={header}", f"-Duser.home={seen.folder}", "-cp", jars)
     said = seen.run("java", *options, CLIENT, f"127.0.0.1:{NAME_SERVER}", f"00-{TRACE}-{SPAN}-01", seconds=200)
     did = json.loads(said.strip().splitlines()[-1])

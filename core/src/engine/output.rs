@@ -212,7 +212,7 @@ impl Output {
             agent_id: self.agent_id,
             response_duration: end_us - start_us,
             // What a server sends unasked is a response by its direction.
-            request_length: asked.length.filter(|_| !pushed).or(answered.request_length),
+            request_length: asked.length.filter(|_| !pushed).or(asked.request_length).or(answered.request_length),
             response_length: if pushed { asked.length } else { answered.length },
             sql_affected_rows: answered.sql_affected_rows,
             direction_score: flow.direction_score,

@@ -108,7 +108,8 @@ pub struct Message {
     pub response_result: String,
     /// Declared length of this message's body, bytes.
     pub length: Option<i64>,
-    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named.
+    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named. Or of
+    /// what a server pushes, where that counts as a request.
     pub request_length: Option<i64>,
     pub sql_affected_rows: Option<u64>,
     pub trace_id: String,

@@ -148,6 +148,9 @@ impl Pulsar {
             message.is_reversed = role == Role::Server;
             message.request_type = command.name.to_owned();
         }
+        if message.is_reversed && message.kind == Kind::Session {
+            message.request_length = message.length.take();
+        }
         self.note_versions(number, fields, &mut message);
         message.version = self.version.map_or(Cow::Borrowed(""), |version| Cow::Owned(version.to_string()));
         message.pair = Some(pairing_key(role, command, fields, id));

@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     Number(u64),
-    /// A text, bytes or a message; the last one of a cut message as far as it goes.
+    /// A text, bytes or a message.
     Bytes(&'a [u8]),
     /// Of a width that nobody here reads.
     Fixed,
@@ -21,7 +21,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of a message with their numbers, until it ends or is wrong.
+/// The fields of a message with their numbers, until it ends, is cut or is wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a>(pub &'a [u8]);
 
@@ -37,7 +37,7 @@ impl<'a> Iterator for Fields<'a> {
             5 => self.fixed(4)?,
             2 => {
                 let length = usize::try_from(varint(&mut self.0)?).ok()?;
-                let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+                let (taken, rest) = self.0.split_at_checked(length)?;
                 self.0 = rest;
                 Value::Bytes(taken)
             }
@@ -85,8 +85,8 @@ mod tests {
         assert_eq!(fields.find(1), Some(Value::Number(150)));
         assert_eq!(fields.find(2), Some(Value::Bytes(b"hi")));
         assert_eq!(fields.find(4), Some(Value::Fixed));
-        assert_eq!(fields.find(6), Some(Value::Bytes(b"c")));
-        assert_eq!(fields.count(), 5);
+        assert_eq!(fields.find(6), None, "cut");
+        assert_eq!(fields.count(), 4);
         assert_eq!(Fields(&[0x0f, 1]).count(), 0);
         assert_eq!(Fields(&[0x08, 0xff]).count(), 0);
     }
