@@ -11,6 +11,7 @@ use self::names::Names;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod amqp1;
 pub mod ber;
 pub mod brpc;
 pub mod cursor;
@@ -29,6 +30,7 @@ pub mod mysql;
 pub mod names;
 pub mod nats;
 pub mod openwire;
+pub mod oracle;
 mod path_template;
 pub mod ping;
 pub mod postgresql;
@@ -43,6 +45,7 @@ pub mod someip;
 pub mod sql;
 pub mod stomp;
 pub mod tars;
+pub mod tds;
 pub mod thrift;
 pub mod tls;
 pub mod trace_context;
@@ -170,6 +173,11 @@ pub trait Parser: Send {
 
     /// Where the first byte of the next window came from.
     fn at(&mut self, _origin: Origin) {}
+
+    /// A further message that the bytes of the last one told (one answer to many requests); asked until there is none.
+    fn more(&mut self) -> Option<Box<Message>> {
+        None
+    }
 
     /// The connection is over, or all that is known is asked for: a message that was held back, one a call.
     fn finish(&mut self) -> Option<(Role, Box<Message>)> {
@@ -305,6 +313,7 @@ pub static REGISTRY: &[Protocol] = &[
     quic::PROTOCOL,
     ldap::PROTOCOL,
     amqp::PROTOCOL,
+    amqp1::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
     pulsar::PROTOCOL,
@@ -320,6 +329,8 @@ pub static REGISTRY: &[Protocol] = &[
     stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
+    tds::PROTOCOL,
+    oracle::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,
