@@ -26,6 +26,7 @@ pub mod mqtt;
 pub mod mysql;
 pub mod nats;
 pub mod openwire;
+pub mod oracle;
 mod path_template;
 pub mod ping;
 pub mod postgresql;
@@ -38,6 +39,7 @@ pub mod someip;
 pub mod sql;
 pub mod stomp;
 pub mod tars;
+pub mod tds;
 pub mod thrift;
 pub mod tls;
 pub mod trace_context;
@@ -307,6 +309,8 @@ pub static REGISTRY: &[Protocol] = &[
     stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
+    tds::PROTOCOL,
+    oracle::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,
