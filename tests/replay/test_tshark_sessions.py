@@ -61,13 +61,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from tests.conftest import fixtures
 
     index = fixtures() / "pcaps/INDEX.tsv"
-    files = []
-    if index.exists():
-        with index.open() as lines:
-            for line in csv.DictReader(lines, delimiter="\t"):
-                if line["role"] == "sessions" and line["quality"] == "clean":
-                    files.append(index.parent / line["file"])
-    files = [file for file in files if file.parent.name in READINGS]
+    lines = list(csv.DictReader(index.read_text().splitlines(), delimiter="\t")) if index.exists() else []
+    clean = [index.parent / line["file"] for line in lines if (line["role"], line["quality"]) == ("sessions", "clean")]
+    files = [file for file in clean if file.parent.name in READINGS]
     metafunc.parametrize("file", files, ids=lambda file: f"{file.parent.name}/{file.name}")
 
 
