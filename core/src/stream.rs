@@ -357,6 +357,9 @@ impl Stream {
                     let captured = (consumed.min(window.len() as u64) as u32).saturating_add(before);
                     let direction = walk.direction;
                     walk.seen.push(Seen { message, direction, origin, captured });
+                    while let Some(message) = walk.parser.more() {
+                        walk.seen.push(Seen { message, direction, origin, captured });
+                    }
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }
                 Step::Skip(count) if count > 0 => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod amqp1;
 pub mod ber;
 pub mod brpc;
 pub mod cursor;
@@ -166,6 +167,11 @@ pub trait Parser: Send {
     /// Where the first byte of the next window came from.
     fn at(&mut self, _origin: Origin) {}
 
+    /// A further message that the bytes of the last one told (one answer to many requests); asked until there is none.
+    fn more(&mut self) -> Option<Box<Message>> {
+        None
+    }
+
     /// The connection is over, or all that is known is asked for: a message that was held back, one a call.
     fn finish(&mut self) -> Option<(Role, Box<Message>)> {
         None
@@ -297,6 +303,7 @@ pub static REGISTRY: &[Protocol] = &[
     quic::PROTOCOL,
     ldap::PROTOCOL,
     amqp::PROTOCOL,
+    amqp1::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
     http2::PROTOCOL,

@@ -76,6 +76,9 @@ impl Connection {
             let consumed = match step {
                 Step::Message { consumed, message } => {
                     self.messages.push((role, *message));
+                    while let Some(message) = self.parser.more() {
+                        self.messages.push((role, *message));
+                    }
                     consumed
                 }
                 Step::Skip(consumed) => consumed,
