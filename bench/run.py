@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "nginx": ("nginx + wrk with the agent off, its kernel part, and on", python("nginx")),
     "parse_rate": ("messages parsed a second and core, by protocol", rust("parse_rate")),
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
+    "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
     "server_ingest": ("rows a second into the embedded store, against the bare insert", python("server_ingest")),
     "trace": ("search and assembly of one trace", python("trace")),
 }

@@ -75,7 +75,7 @@ def protocols() -> str:
         "\n| number | name | over | pairs | waits for a response |\n|---|---|---|---|---|\n",
     ]
     registry = sorted(json.loads(_core.protocols()), key=lambda protocol: protocol["id"])
-    names = {6: "TCP", 17: "UDP"}
+    names = {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMPv6"}
     for protocol in registry:
         over = ", ".join(names[number] for number in protocol["transports"])
         pairs = "in order" if protocol["pairing"] == "Fifo" else "by id"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* The way out of the kernel: one ring, which nothing wakes, and totals for each CPU. */
+/* Totals of each CPU, and the ring of rare records (processes), which nothing wakes. */
 #ifndef DF_OUTPUT_H
 #define DF_OUTPUT_H
 
@@ -53,13 +53,10 @@ static __always_inline void df_comm(struct df_header *header, struct task_struct
 	to[1] = *(__u64 *)&task->comm[8];
 }
 
-/* The task that runs now. */
-static __always_inline void df_task(struct df_header *header, struct task_struct *task, __u64 pid_tgid)
+static __always_inline void df_task(struct df_header *header, struct task_struct *task)
 {
-	header->time_ns = bpf_ktime_get_boot_ns();
-	header->pid = pid_tgid >> 32;
-	header->tid = pid_tgid;
-	header->cgroup = bpf_get_current_cgroup_id();
+	header->pid = task->tgid;
+	header->tid = task->pid;
 	df_comm(header, task);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Records in the ring buffer; core/src/bpf/record.rs mirrors them. Native byte order, no implicit padding. */
+/* Records in the rings; core/src/bpf/record.rs mirrors them. Native byte order, no implicit padding. */
 #ifndef DF_RECORD_H
 #define DF_RECORD_H
 
 enum df_kind {
+	DF_NOTHING = 0, /* the place was claimed in vain */
 	DF_DATA = 1,	/* bytes sent or received on a socket */
 	DF_CONNECT = 2, /* CLOSE -> SYN_SENT in the task that connects */
 	DF_CLOSE = 3,	/* the TCP socket left the tables */
@@ -23,11 +24,12 @@ struct df_header {
 	__u8 family;   /* 4 or 6 */
 	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
 	__u32 netns;   /* inode */
-	__u64 cgroup;
+	__u64 cgroup; /* of processes; 0 in records of sockets */
 	char comm[16];
 };
 
 struct df_socket {
+	__u64 size; /* of the whole record, rounded up to 8; 0 until it is written */
 	struct df_header h;
 	__u64 socket; /* cookie */
 	__u32 length; /* bytes of the call */

@@ -9,6 +9,7 @@
 
 #include "call.h"
 #include "filter.h"
+#include "ring.h"
 
 const volatile __u32 payload_truncation = 1024; /* payload bytes of one record, at most DF_CAPTURE_MAX */
 const volatile __u32 run_budget = 16384;	/* payload bytes of a run: TCP data of one direction until it changes */
@@ -26,13 +27,6 @@ struct df_state {
 	__u32 peer_family;
 	__u32 peer[4];
 };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2); /* one for each direction: the two programs may interrupt one another */
-	__type(key, __u32);
-	__type(value, struct df_data);
-} scratch SEC(".maps");
 
 /* User space marks a socket here and moves the epoch on; the mark then settles in the socket's state. */
 struct {
@@ -88,10 +82,11 @@ static __always_inline void df_as_ip4_if_mapped(struct df_socket *record)
 		df_ip4(record, df_mapped(l) ? l[3] : 0, remote_unknown ? 0 : r[3]);
 }
 
-static __always_inline void df_addresses(struct df_socket *record, struct sock *sk, __u16 family)
+static __always_inline void df_addresses(struct df_socket *record, struct sock *sk, __u16 family, __u16 local_port,
+					 __u16 remote_port)
 {
-	record->local_port = GET(sk, __sk_common.skc_num);
-	record->remote_port = ntohs(GET(sk, __sk_common.skc_dport));
+	record->local_port = local_port;
+	record->remote_port = remote_port;
 	if (family == AF_INET) {
 		df_ip4(record, GET(sk, __sk_common.skc_rcv_saddr), GET(sk, __sk_common.skc_daddr));
 		return;
@@ -164,46 +159,26 @@ static __always_inline __u32 df_sequence(struct sock *sk, __u32 length, __u8 dir
 static __always_inline void df_transfer(struct sock *sk, struct task_struct *task, __u32 length, __u8 direction,
 					const struct df_call *call)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	if (!df_wanted_pid(pid_tgid >> 32)) {
+	if (!df_wanted_pid(task->tgid)) {
 		df_count(filtered);
 		return;
 	}
-	__u16 family = GET(sk, __sk_common.skc_family);
 	__u16 protocol = GET(sk, sk_protocol);
 	struct net *net = GET(sk, __sk_common.skc_net.net);
 	__u32 netns = GET(net, ns.inum);
-	if (only_netns && netns != only_netns) {
+	__u16 local_port = GET(sk, __sk_common.skc_num), remote_port = ntohs(GET(sk, __sk_common.skc_dport));
+	if ((only_netns && netns != only_netns) || (remote_port && !df_wanted_ports(local_port, remote_port))) {
 		df_count(filtered);
 		return;
 	}
-	__u32 slot = direction;
-	struct df_data *data = bpf_map_lookup_elem(&scratch, &slot);
-	if (!data)
-		return;
-	struct df_socket *record = &data->record;
-	df_addresses(record, sk, family);
 	struct df_state *state = df_state_of(sk, 1);
-	if (protocol == IPPROTO_UDP && !record->remote_port) {
-		if (state && state->peer_tid == (__u32)pid_tgid && direction == DF_INGRESS) {
-			state->peer_tid = 0;
-			df_peer(record, state->peer_family, state->peer_port, state->peer[3], state->peer);
-		} else if (call->name) {
-			df_user_peer(record, call->name);
-		}
-	}
-	if (!df_wanted_ports(record->local_port, record->remote_port)) {
-		df_count(filtered);
-		return;
-	}
-	record->socket = df_identity(sk, state);
-	if (state && df_is_quiet(state, record->socket)) {
+	__u64 identity = df_identity(sk, state);
+	if (state && df_is_quiet(state, identity)) {
 		df_count(quiet);
 		return;
 	}
-
 	__u32 want = length < payload_truncation ? length : payload_truncation;
-	record->flags = 0;
+	__u16 flags = 0;
 	/* A datagram is a message of its own; a stream's payload is sent for the beginning of a run. */
 	if (state && protocol == IPPROTO_TCP) {
 		if (!(state->marks & DF_BEGUN) || state->direction != direction) {
@@ -213,46 +188,72 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 		}
 		if (state->spent >= run_budget) {
 			want = 0;
-			record->flags = DF_SPENT;
+			flags = DF_SPENT;
+		}
+	}
+	if (want && !call->buffer) {
+		want = 0;
+		flags = DF_UNREADABLE;
+	}
+	pin(want);
+	if (want > DF_CAPTURE_MAX)
+		want = DF_CAPTURE_MAX;
+	__u32 size = (sizeof(struct df_socket) + want + 7) & ~7U;
+	struct df_data *data = df_claim(size);
+	if (!data)
+		return;
+	struct df_socket *record = &data->record;
+	record->h.time_ns = bpf_ktime_get_boot_ns();
+	df_addresses(record, sk, GET(sk, __sk_common.skc_family), local_port, remote_port);
+	record->h.kind = DF_DATA;
+	if (protocol == IPPROTO_UDP && !remote_port) {
+		if (state && state->peer_tid == (__u32)task->pid && direction == DF_INGRESS) {
+			state->peer_tid = 0;
+			df_peer(record, state->peer_family, state->peer_port, state->peer[3], state->peer);
+		} else if (call->name) {
+			df_user_peer(record, call->name);
+		}
+		if (!df_wanted_ports(record->local_port, record->remote_port)) {
+			df_count(filtered);
+			record->h.kind = DF_NOTHING;
+			want = 0;
 		}
 	}
 	__u32 got = want ? df_payload(data, want, call) : 0;
 	if (got < want) {
-		record->flags = DF_UNREADABLE;
-		if (call->buffer)
-			df_count(unreadable);
+		flags |= DF_UNREADABLE;
+		df_count(unreadable);
 	}
 	if (state)
 		state->spent += got;
-
-	record->h.kind = DF_DATA;
+	record->socket = identity;
 	record->h.direction = direction;
 	record->h.protocol = protocol;
 	record->h.netns = netns;
 	record->length = length;
 	record->tcp_seq = protocol == IPPROTO_TCP ? df_sequence(sk, length, direction) : 0;
 	record->payload = got;
-	df_task(&record->h, task, pid_tgid);
-	pin(got);
-	if (got > DF_CAPTURE_MAX)
-		got = DF_CAPTURE_MAX;
-	df_output(data, sizeof(struct df_socket) + got);
+	record->flags = flags;
+	df_task(&record->h, task);
+	df_commit(record, size);
 }
 
 /* DF_CONNECT or DF_CLOSE. A socket's end may be seen by any task or none: task is NULL then. */
 static __always_inline void df_change(struct sock *sk, struct df_state *state, __u8 kind, struct task_struct *task)
 {
-	struct df_socket record = {};
-	df_addresses(&record, sk, GET(sk, __sk_common.skc_family));
-	record.h.kind = kind;
-	record.h.protocol = IPPROTO_TCP;
-	record.h.netns = GET(GET(sk, __sk_common.skc_net.net), ns.inum);
-	record.socket = df_identity(sk, state);
+	struct df_socket *record = df_claim(sizeof(*record));
+	if (!record)
+		return;
+	record->h.time_ns = bpf_ktime_get_boot_ns();
+	df_addresses(record, sk, GET(sk, __sk_common.skc_family), GET(sk, __sk_common.skc_num),
+		     ntohs(GET(sk, __sk_common.skc_dport)));
+	record->h.kind = kind;
+	record->h.protocol = IPPROTO_TCP;
+	record->h.netns = GET(GET(sk, __sk_common.skc_net.net), ns.inum);
+	record->socket = df_identity(sk, state);
 	if (task)
-		df_task(&record.h, task, bpf_get_current_pid_tgid());
-	else
-		record.h.time_ns = bpf_ktime_get_boot_ns();
-	df_output(&record, sizeof(record));
+		df_task(&record->h, task);
+	df_commit(record, sizeof(*record));
 }
 
 static __always_inline void df_gone(struct sock *sk, struct df_state *state)

@@ -63,7 +63,7 @@ fn main() {
         for (mode, hook) in modes.into_iter().enumerate() {
             let mut capture = hook.map(|hook| {
                 let config =
-                    CaptureConfig { hook, ring_bytes: 64 << 20, ignored_pids: vec![1], ..CaptureConfig::default() };
+                    CaptureConfig { hook, ring_bytes: 256 << 20, ignored_pids: vec![1], ..CaptureConfig::default() };
                 Capture::start(&config).unwrap_or_else(|error| panic!("{error}")).0
             });
             // A message each way, so that every call carries its payload.

@@ -14,8 +14,11 @@ use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
 use crate::peers::{Process, comm_bytes, comm_text};
 
-/// How often the ring is read. Latency of a row is dominated by the drain interval, not by this.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How often the rings are read: so that a reading has about this many records, within these bounds. Short stretches of
+/// work leave the observed programs their processors; an idle machine is rarely woken.
+const POLL_RECORDS: usize = 64;
+const POLL_MIN: Duration = Duration::from_micros(200);
+const POLL_MAX: Duration = Duration::from_millis(10);
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
@@ -145,28 +148,34 @@ pub fn now_us() -> u64 {
 
 impl Worker {
     fn run(mut self) {
-        let mut next = Instant::now();
+        let (mut next, mut interval) = (Instant::now(), POLL_MAX);
         loop {
             let wait = next.saturating_duration_since(Instant::now());
             match self.commands.recv_timeout(wait) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => self.answer(command),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.read();
-                    next = Instant::now() + POLL_INTERVAL;
+                    interval = match self.read() {
+                        records if records > 2 * POLL_RECORDS => (interval / 2).max(POLL_MIN),
+                        records if records < POLL_RECORDS / 2 => (interval * 2).min(POLL_MAX),
+                        _ => interval,
+                    };
+                    next = Instant::now() + interval;
                 }
             }
         }
     }
 
-    fn read(&mut self) {
+    /// Works off what is in the rings; returns how many records that was.
+    fn read(&mut self) -> usize {
         let mut last_pid = 0;
         let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
-        self.capture.poll(&mut watch);
+        let records = self.capture.poll(&mut watch);
         self.engine.tick(now_us());
         for socket in self.engine.take_quiet() {
             self.capture.quiet(socket);
         }
+        records
     }
 
     fn answer(&mut self, command: Command) {

@@ -181,6 +181,8 @@ pub enum Verdict {
     Decided,
     /// Nobody knows the protocol: let the source be quiet about it.
     GaveUp,
+    /// The protocol is known, but nothing more can be read (encryption): let the source be quiet about it.
+    Done,
 }
 
 fn index(direction: Direction) -> usize {
@@ -339,10 +341,14 @@ impl Connection {
                 None => return self.undecided(stream, tries, &piece, recognition),
             }
         }
-        let datagram = self.protocol == 17;
+        let datagram = self.protocol != 6;
         let State::Parsed { flow, parser, senseless } = &mut self.state else {
             return verdict;
         };
+        if parser.is_done() && self.waiting.is_empty() {
+            self.state = State::GivenUp;
+            return Verdict::Done;
+        }
         let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
         let (before, invalid) = (seen.len(), report.invalid);
         stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);
@@ -361,7 +367,7 @@ impl Connection {
 
     /// Bytes of the other direction that were kept while nobody knew whose they were.
     fn parse_kept(&mut self, direction: Direction, seen: &mut Vec<Seen>, report: &mut Report) {
-        let datagram = self.protocol == 17;
+        let datagram = self.protocol != 6;
         let stream = &mut self.streams[index(direction)];
         let State::Parsed { flow, parser, .. } = &mut self.state else {
             return;

@@ -31,6 +31,9 @@ use output::Output;
 const MAX_CONNECTIONS: usize = 131_072;
 /// How long packets wait for an earlier one, µs of capture time.
 const REORDER_US: u64 = 1_000_000;
+/// How long a session waits for the names of its ends, µs, and how many are turned into rows at a tick.
+const SETTLE_US: u64 = 100_000;
+const SETTLE_ROWS: usize = 256;
 /// Between two sweeps of idle connections, µs; idle UDP ones go after as much.
 const SWEEP_US: u64 = 30_000_000;
 /// TCP connections without any byte go after, µs. Their close may have been lost.
@@ -140,7 +143,7 @@ impl Engine {
 
     /// Rows that wait for `drain`, and seconds that are open.
     pub fn backlog(&self) -> (usize, usize) {
-        (self.ledger.rows.len(), self.ledger.meter.open_seconds())
+        (self.ledger.rows.len() + self.output.open_rows(), self.ledger.meter.open_seconds())
     }
 
     /// Totals since the start, and a few present sizes (`*_now`).
@@ -170,6 +173,7 @@ impl Engine {
     pub fn tick(&mut self, now_us: u64) {
         self.ledger.now_us = self.ledger.now_us.max(now_us);
         self.release_delayed(now_us.saturating_sub(REORDER_US));
+        self.settle_rows(now_us.saturating_sub(SETTLE_US), SETTLE_ROWS);
         while let Some(ticket) = self.ledger.order.expired(now_us) {
             if let Some(connection) = self.connections.get_mut(&ticket.key)
                 && let Some(request) = connection.waiting.take(ticket.serial)
@@ -196,7 +200,7 @@ impl Engine {
     fn sweep(&mut self, now_us: u64) {
         let idle = |connection: &Connection| {
             let idle_us = now_us.saturating_sub(connection.last_us);
-            let bound_us = if connection.protocol == 17 { SWEEP_US } else { IDLE_US };
+            let bound_us = if connection.protocol != 6 { SWEEP_US } else { IDLE_US };
             idle_us > bound_us && connection.waiting.is_empty()
         };
         let gone: Vec<Key> = self.connections.values().filter(|one| idle(one)).map(|one| one.key).collect();
@@ -222,6 +226,21 @@ impl Engine {
         self.evict(&gone, now_us);
     }
 
+    /// Turns at most `most` sessions into rows that were finished before `before_us`: by then the processes of both
+    /// ends are known. Done a little at a time, so that a drain is no long stretch of work.
+    fn settle_rows(&mut self, before_us: u64, most: usize) {
+        for _ in 0..most {
+            if self.ledger.rows.front().is_none_or(|session| session.ended_us >= before_us) {
+                return;
+            }
+            let Some(session) = self.ledger.rows.pop_front() else {
+                return;
+            };
+            self.ledger.counters.rows_out += 1;
+            self.output.session(&session, &self.peers);
+        }
+    }
+
     /// Rows since the last call. `flush_all`: also requests that still wait and seconds that are not over.
     pub fn drain(&mut self, now_us: u64, flush_all: bool) -> Vec<Batch> {
         self.ledger.now_us = self.ledger.now_us.max(now_us);
@@ -234,9 +253,8 @@ impl Engine {
                 self.let_all_go(key, Unanswered::Flushed);
             }
         }
-        let sessions = std::mem::take(&mut self.ledger.rows);
-        self.ledger.counters.rows_out += sessions.len() as u64;
-        self.output.sessions(sessions, &self.peers);
+        self.settle_rows(u64::MAX, usize::MAX);
+        self.output.finish_sessions();
         let all = flush_all || self.ledger.meter.crowded();
         let peers = &self.peers;
         let seconds = self.ledger.meter.close(now_us, all, &mut |flow| output::peer(flow, peers));
@@ -338,10 +356,19 @@ impl Engine {
             Verdict::GaveUp => {
                 self.ledger.counters.connections_given_up += 1;
                 let shared = segment.protocol == 17 && self.understood.contains(&segment.socket);
-                if segment.source == Source::Socket && !shared && self.quiet.len() < MAX_QUIET {
-                    self.quiet.push(segment.socket);
+                if !shared {
+                    self.silence(segment);
                 }
             }
+            // A UDP socket may talk to others too.
+            Verdict::Done if segment.protocol == 6 => self.silence(segment),
+            Verdict::Done => {}
+        }
+    }
+
+    fn silence(&mut self, segment: &Segment<'_>) {
+        if segment.source == Source::Socket && self.quiet.len() < MAX_QUIET {
+            self.quiet.push(segment.socket);
         }
     }
 

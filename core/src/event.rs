@@ -63,7 +63,7 @@ pub struct Segment<'a> {
     /// Identity of the socket (kernel cookie) or of the flow in a capture.
     pub socket: u64,
     pub direction: Direction,
-    /// IP protocol number: 6 or 17.
+    /// IP protocol number: 6, 17, and of echo requests and replies 1 and 58 (ports are 0 there).
     pub protocol: u8,
     pub local: Endpoint,
     pub remote: Endpoint,

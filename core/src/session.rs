@@ -39,6 +39,10 @@ pub struct Session {
     pub status: Status,
     pub request: Option<Half>,
     pub response: Option<Half>,
+    /// Why one half is missing; empty when none is.
+    pub alone: &'static str,
+    /// When it was finished, µs: the engine's clock.
+    pub ended_us: u64,
 }
 
 impl Session {

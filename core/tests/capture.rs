@@ -507,16 +507,45 @@ fn what_does_not_fit_is_counted() {
         let config = CaptureConfig { ring_bytes: 4096, ..config };
         let (client, mut server) = pair("127.0.0.1");
         let (seen, counters, ()) = observe(&config, |_| {
-            for _ in 0..100 {
+            for _ in 0..2000 {
                 (&client).write_all(&[1; 100]).unwrap();
             }
-            server.read_exact(&mut vec![0; 10_000]).unwrap();
+            server.read_exact(&mut vec![0; 200_000]).unwrap();
         });
         let ours = seen.pieces.len() + seen.changes.len();
         assert!(ours > 0 && counters.dropped > 0, "{counters:?}");
         assert_eq!(counters.delivered, counters.records, "{counters:?}");
-        assert!(u64::try_from(ours).unwrap() + counters.dropped >= 101, "{counters:?}");
+        assert!(u64::try_from(ours).unwrap() + counters.dropped >= 2001, "{counters:?}");
         assert_eq!(counters.malformed, 0);
+    });
+}
+
+#[test]
+fn a_ring_that_goes_round_gives_every_record_once() {
+    with_each_hook(|config| {
+        // A chunk of 128 KiB a CPU, gone round several times with records of every length.
+        let (client, mut server) = pair("127.0.0.1");
+        let ports_whitelist = vec![server.local_addr().unwrap().port()]; // other tests of this process fill the ring too
+        let config = CaptureConfig { ring_bytes: 4096, payload_truncation: 8192, ports_whitelist, ..config };
+        let (mut capture, _) = start(&config);
+        let mut seen = Seen::default();
+        let mut sent = Vec::new();
+        for round in 0..300 {
+            for length in [1, 7, 8, 100, 1023, 4000, 8192 - round] {
+                let message = vec![(round % 251) as u8; length];
+                (&client).write_all(&message).unwrap();
+                sent.push(message);
+                server.read_exact(&mut vec![0; length]).unwrap();
+                server.write_all(b"!").unwrap();
+                (&client).read_exact(&mut [0; 1]).unwrap();
+            }
+            while capture.poll(&mut seen) > 0 {}
+        }
+        let out = seen.at(Direction::Egress, client.local_addr().unwrap());
+        assert_eq!(out.len(), sent.len(), "{:?}", capture.counters());
+        assert!(out.iter().zip(&sent).all(|(piece, message)| &piece.payload == message), "{:?}", config.hook);
+        let counters = capture.counters();
+        assert_eq!((counters.dropped, counters.malformed), (0, 0), "{counters:?}");
     });
 }
 

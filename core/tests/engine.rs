@@ -242,6 +242,49 @@ fn unknown_protocols_are_given_up() {
     assert!(host.drain(true).is_empty());
 }
 
+/// The writes of a recorded TLS handshake.
+fn handshake(name: &str) -> Vec<(Direction, Vec<u8>)> {
+    let cases: serde_json::Value =
+        serde_json::from_str(include_str!("data/conversations/tls.json")).expect("conversations");
+    let case = cases.as_array().and_then(|cases| cases.iter().find(|case| case["name"] == name)).expect(name);
+    let writes = case["writes"].as_array().expect("writes");
+    writes
+        .iter()
+        .map(|write| {
+            let direction = if write[0] == "C" { Direction::Egress } else { Direction::Ingress };
+            (direction, write[1].as_str().expect("bytes").chars().map(|c| c as u8).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn encrypted_connections_are_left_alone_after_the_handshake() {
+    let mut host = Host::new("");
+    for (direction, bytes) in handshake("tls 1.3") {
+        host.data("up", direction, Host::task("1"), &bytes);
+    }
+    assert_eq!(host.engine.take_quiet(), [host.sockets["up"]]);
+    for _ in 0..40 {
+        host.data("up", Direction::Egress, Host::task("1"), &[0x17, 3, 3, 0, 4, 1, 2, 3, 4]);
+    }
+    assert!(host.engine.take_quiet().is_empty());
+    let rows = &host.drain(true)["l7_flow_log"];
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    assert_eq!(numbers(rows, "type"), [2]);
+}
+
+#[test]
+fn a_handshake_that_is_cut_short_shows_what_was_agreed() {
+    let mut host = Host::new("");
+    for (direction, bytes) in handshake("tls 1.2 with a certificate").into_iter().take(2) {
+        host.data("up", direction, Host::task("1"), &bytes);
+    }
+    assert!(!host.drain(false).contains_key("l7_flow_log"));
+    let rows = &host.drain(true)["l7_flow_log"];
+    assert_eq!(numbers(rows, "type"), [2]);
+    assert_eq!(numbers(rows, "response_status"), [0]);
+}
+
 #[test]
 fn wrong_configuration_names_the_key() {
     for (text, word) in [

@@ -95,7 +95,10 @@ class Socket(Section):
 
 class EbpfTunning(Section):
     kernel_ring_size: int = Field(
-        65536, ge=8192, le=131_072, description="Size of the kernel's ring, in records of 256 bytes."
+        65536,
+        ge=8192,
+        le=131_072,
+        description="Size of the kernel's rings together, in records of 256 bytes; each CPU has at least 128 KiB.",
     )
 
 
@@ -150,8 +153,15 @@ class LogTunning(Section):
     )
 
 
+class Filters(Section):
+    unconcerned_dns_nxdomain_response_suffixes: list[str] = Field(
+        [], description="Domains under which a name that does not exist is no error in the DNS rows."
+    )
+
+
 class RequestLog(Section):
     timeouts: Timeouts = Timeouts()
+    filters: Filters = Filters()
     tag_extraction: TagExtraction = TagExtraction()
     tunning: LogTunning = LogTunning()
 
@@ -237,6 +247,7 @@ class AgentSettings(Section):
                 "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],
                 "http_real_client": [_header(name) for name in tags.tracing_tag.http_real_client],
                 "http_endpoint_segments": tags.http_endpoint.keep_segments,
+                "unconcerned_dns_nxdomain_response_suffixes": log.filters.unconcerned_dns_nxdomain_response_suffixes,
                 "http_endpoint_fold_ids": tags.http_endpoint.fold_ids,
                 "obfuscate_protocols": tags.obfuscate_protocols,
             }

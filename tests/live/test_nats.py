@@ -16,10 +16,13 @@ import nats
 
 HEADERS = {{"traceparent": "00-{TRACE}-b7ad6b7169203331-01", "X-Request-ID": "r-1"}}
 
+async def answer(message):
+    await message.respond(b"private")
+
 async def main():
     connection = await nats.connect("nats://127.0.0.1:4222")
     came = asyncio.Queue()
-    await connection.subscribe("price", queue="pricers", cb=lambda message: message.respond(b"private"))
+    await connection.subscribe("price", queue="pricers", cb=answer)
     await connection.subscribe("shop.>", cb=came.put)
     for number in range(20):
         await connection.publish("shop.order.new", b"private" * 20 * number, headers=HEADERS)

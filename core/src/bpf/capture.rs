@@ -8,14 +8,14 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
-use super::clock::WallClock;
+use super::clock::{WallClock, boot_ns};
 use super::record::{self, KernelCounters};
+use super::rings::{CHUNK, Rings};
 use super::{object, probe};
 use crate::event::EventSink;
 
-/// Bounds of `bpf/include/call.h` and of the ring buffer.
+/// Bounds of `bpf/include/call.h` and of the rings.
 const PAYLOAD_MAX: u32 = 8192;
-const RING_MIN: u32 = 4096;
 const RING_MAX: u32 = 1 << 30;
 const PROCESS_RING: u32 = 256 * 1024;
 /// One `poll` ends after so many records even when more keep coming.
@@ -43,7 +43,7 @@ pub enum Hook {
 pub struct CaptureConfig {
     /// Payload bytes of one record, at most 8192.
     pub payload_truncation: u32,
-    /// Size of the ring; rounded up to a power of two, at least a page.
+    /// Size of all CPUs' rings together; each gets a power of two of chunks of 128 KiB, at least one.
     pub ring_bytes: u32,
     /// Processes (thread group ids) that are not captured.
     pub ignored_pids: Vec<u32>,
@@ -95,7 +95,7 @@ impl Error for CaptureError {}
 /// Totals since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureCounters {
-    /// Records that the kernel put into the rings, and their bytes.
+    /// Records that came out of the rings, and their bytes.
     pub records: u64,
     pub bytes: u64,
     /// Records lost because a ring was full.
@@ -224,12 +224,16 @@ fn random_odd() -> u64 {
 pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Result<Ebpf, String> {
     let filters = Filters::new(config);
     let truncation = config.payload_truncation.min(PAYLOAD_MAX);
-    let ring = config.ring_bytes.clamp(RING_MIN, RING_MAX).next_power_of_two();
+    let cpus = u32::try_from(cpus()?).unwrap_or(1);
+    let chunk_bits = chunk_bits(config, cpus);
     let (pid_marks, port_marks, key) = (union(&filters.pids), union(&filters.ports), random_odd());
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
-        .map_max_entries("ring", ring)
+        .map_max_entries("ring", 4096)
+        .map_max_entries("cursors", cpus)
+        .map_max_entries("chunks", cpus << chunk_bits)
+        .override_global("chunk_bits", &chunk_bits, true)
         .map_max_entries("pids", entries(&filters.pids))
         .map_max_entries("ports", entries(&filters.ports))
         .override_global("payload_truncation", &truncation, true)
@@ -287,17 +291,42 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(bpf: &mut Ebpf, name: &str
     T::try_from(map).map_err(|error| CaptureError(format!("The map {name} cannot be used: {}.", reason(&error))))
 }
 
-/// One loaded object with a ring of its own.
-struct Source {
-    ring: RingBuf<MapData>,
+/// CPUs that the machine may have.
+fn cpus() -> Result<usize, String> {
+    aya::util::nr_cpus().map_err(|(what, error)| format!("{what}: {error}"))
+}
+
+/// log2 of the chunks of one CPU's ring.
+fn chunk_bits(config: &CaptureConfig, cpus: u32) -> u32 {
+    let each = config.ring_bytes.min(RING_MAX) / cpus.max(1) / CHUNK as u32;
+    each.max(1).ilog2()
+}
+
+fn array(bpf: &mut Ebpf, name: &str) -> Result<MapData, CaptureError> {
+    match bpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(CaptureError(format!("The kernel programs have no map {name}."))),
+    }
+}
+
+fn rings(bpf: &mut Ebpf, config: &CaptureConfig) -> Result<Rings, CaptureError> {
+    let (cursors, chunks) = (array(bpf, "cursors")?, array(bpf, "chunks")?);
+    let cpus = cpus().map_err(CaptureError)?;
+    Rings::new(&cursors, &chunks, cpus, chunk_bits(config, u32::try_from(cpus).unwrap_or(1)))
+        .map_err(|error| CaptureError(format!("The memory of the kernel's rings cannot be mapped: {error}.")))
+}
+
+/// One loaded object and its ring.
+struct Source<R> {
+    ring: R,
     counters: PerCpuArray<MapData, KernelCounters>,
     /// Dropping it detaches its programs.
     _bpf: Ebpf,
 }
 
-impl Source {
-    fn new(mut bpf: Ebpf) -> Result<Self, CaptureError> {
-        Ok(Self { ring: take(&mut bpf, "ring")?, counters: take(&mut bpf, "counters")?, _bpf: bpf })
+impl<R> Source<R> {
+    fn new(ring: R, mut bpf: Ebpf) -> Result<Self, CaptureError> {
+        Ok(Self { ring, counters: take(&mut bpf, "counters")?, _bpf: bpf })
     }
 
     fn add_to(&self, total: &mut CaptureCounters) {
@@ -326,14 +355,17 @@ fn next_time(ring: &mut RingBuf<MapData>) -> Option<u64> {
 
 /// Attached kernel programs; dropping it detaches them all.
 pub struct Capture {
-    sockets: Source,
-    processes: Option<Source>,
+    sockets: Source<Rings>,
+    processes: Option<Source<RingBuf<MapData>>>,
     quiet: HashMap<MapData, u64, u32>,
     quiet_epoch: Array<MapData, u32>,
     epoch: u32,
     clock: WallClock,
     delivered: u64,
     malformed: u64,
+    /// Records of sockets that were read, and their bytes.
+    records: u64,
+    bytes: u64,
 }
 
 impl Capture {
@@ -395,10 +427,10 @@ impl Capture {
             });
         }
         let processes = match load_processes(&btf) {
-            Ok(bpf) => {
+            Ok(mut bpf) => {
                 let chosen = "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit";
                 reports.push(report("processes", chosen, String::new()));
-                Some(Source::new(bpf)?)
+                Some(Source::new(take(&mut bpf, "ring")?, bpf)?)
             }
             Err(why) => {
                 let lost = format!("processes that live shorter than a scan of /proc ({why})");
@@ -408,35 +440,53 @@ impl Capture {
         };
         let quiet = take(&mut bpf, "quiet")?;
         let quiet_epoch = take(&mut bpf, "quiet_epoch")?;
-        let sockets = Source::new(bpf)?;
+        let sockets = Source::new(rings(&mut bpf, config)?, bpf)?;
         let clock = WallClock::new();
-        Ok((Self { sockets, processes, quiet, quiet_epoch, epoch: 0, clock, delivered: 0, malformed: 0 }, reports))
+        let (delivered, malformed, records, bytes) = (0, 0, 0, 0);
+        let capture =
+            Self { sockets, processes, quiet, quiet_epoch, epoch: 0, clock, delivered, malformed, records, bytes };
+        Ok((capture, reports))
     }
 
-    /// Hands everything that is in the rings to `sink`, in the order of time, and returns how many records it was: at
-    /// most 65536, then there may be more.
+    /// Hands what is in the rings to `sink`, in the order of time, and returns how many records it was: at most 65536,
+    /// then there may be more. What happens while this runs is left for the next time.
     pub fn poll(&mut self, sink: &mut dyn EventSink) -> usize {
         let offset_ns = self.clock.offset_ns();
+        // Records that are not seen claimed after this moment are stamped later.
+        let now_ns = boot_ns();
+        let rings = &mut self.sockets.ring;
+        rings.look();
         let mut processes = self.processes.as_mut().map(|source| &mut source.ring);
         let mut next_process = processes.as_mut().and_then(|ring| next_time(ring));
         let (mut count, mut malformed) = (0, 0);
-        let mut deliver = |item: &[u8], count: &mut usize| {
+        let mut deliver = |item: &[u8]| {
             malformed += u64::from(!record::deliver(item, offset_ns, sink));
-            *count += 1;
+            count += 1;
+            count < POLL_MAX
         };
-        while count < POLL_MAX {
-            let socket = self.sockets.ring.next();
+        let mut go_on = true;
+        while go_on {
+            let socket = rings.next().filter(|(_, time_ns, _)| *time_ns <= now_ns);
             // A process's beginning comes before what it sends.
-            let until = socket.as_ref().map_or(u64::MAX, |item| record::time_ns(item).unwrap_or(0));
-            while let Some(ring) = processes.as_mut().filter(|_| next_process.is_some_and(|time| time <= until)) {
+            let before_ns = socket.map_or(now_ns, |(_, time_ns, _)| time_ns);
+            while let Some(ring) = processes.as_mut().filter(|_| next_process.is_some_and(|time| time <= before_ns)) {
                 if let Some(item) = ring.next() {
-                    deliver(&item, &mut count);
+                    deliver(&item);
                 }
                 next_process = next_time(ring);
             }
-            let Some(item) = socket else { break };
-            deliver(&item, &mut count);
+            let Some((cpu, _, others_ns)) = socket else { break };
+            let until_ns = others_ns.min(now_ns).min(next_process.unwrap_or(u64::MAX));
+            let mut more = true;
+            while go_on && more {
+                self.bytes += rings.take(cpu, &mut |item| {
+                    self.records += 1;
+                    go_on = deliver(item);
+                });
+                more = rings.time_ns(cpu).is_some_and(|time_ns| time_ns <= until_ns);
+            }
         }
+        rings.free_all();
         self.malformed += malformed;
         self.delivered += u64::try_from(count).unwrap_or(0) - malformed;
         count
@@ -454,6 +504,7 @@ impl Capture {
     pub fn counters(&self) -> CaptureCounters {
         let mut total =
             CaptureCounters { delivered: self.delivered, malformed: self.malformed, ..CaptureCounters::default() };
+        (total.records, total.bytes) = (self.records, self.bytes);
         self.sockets.add_to(&mut total);
         if let Some(processes) = &self.processes {
             processes.add_to(&mut total);

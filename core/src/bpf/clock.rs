@@ -10,6 +10,11 @@ fn now_ns(clock: libc::clockid_t) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
+/// CLOCK_BOOTTIME.
+pub fn boot_ns() -> u64 {
+    now_ns(libc::CLOCK_BOOTTIME)
+}
+
 /// Keeps wall clock − CLOCK_BOOTTIME.
 pub struct WallClock {
     offset_ns: i64,

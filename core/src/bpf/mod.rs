@@ -4,6 +4,7 @@ mod capture;
 mod clock;
 mod probe;
 mod record;
+mod rings;
 
 pub use capture::{Capture, CaptureConfig, CaptureCounters, CaptureError, Hook, HookReport};
 pub use probe::{ProbeLine, probe};

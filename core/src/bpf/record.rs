@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
 
+const NOTHING: u8 = 0;
 pub const DATA: u8 = 1;
 pub const CONNECT: u8 = 2;
 pub const CLOSE: u8 = 3;
@@ -28,7 +29,7 @@ pub struct Header {
     pub comm: [u8; 16],
 }
 
-/// `struct df_socket`; `payload` bytes follow it.
+/// `struct df_socket` without its size; `payload` bytes follow it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct SocketRecord {
@@ -173,6 +174,7 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
                 _ => ProcessChange::Exit { time_us, pid, exit_code: exit_code(record.exit_code) },
             });
         }
+        NOTHING => {}
         _ => return false,
     }
     true

@@ -1,5 +1,6 @@
 //! What messages become: pairs, causes, meters, rows.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::counters::Counters;
@@ -36,12 +37,25 @@ fn own_error(request: &Half) -> Option<Status> {
     matches!(status, Status::ClientError | Status::ServerError).then_some(status)
 }
 
+impl Unanswered {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed out",
+            Self::Closed => "connection ended",
+            Self::Unsure => "bytes lost",
+            Self::Evicted => "no room",
+            Self::Flushed => "observation ended",
+        }
+    }
+}
+
 /// The part of the engine that connections share.
 pub struct Ledger {
     pub order: Order,
     pub causality: Causality,
     pub meter: Meter,
-    pub rows: Vec<Session>,
+    /// In the order in which they were finished.
+    pub rows: VecDeque<Session>,
     pub counters: Counters,
     pub now_us: u64,
     tcp_timeout_us: u64,
@@ -57,7 +71,7 @@ impl Ledger {
             order: Order::new(config.session_aggregate_max_entries),
             causality: Causality::new(!config.syscall_trace_id_disabled),
             meter: Meter::default(),
-            rows: Vec::new(),
+            rows: VecDeque::new(),
             counters: Counters::new(),
             now_us: 0,
             tcp_timeout_us: u64::from(config.tcp_request_timeout_s) * 1_000_000,
@@ -70,7 +84,7 @@ impl Ledger {
 
     /// How long a request of this connection waits: the transport's time or the protocol's, whichever is shorter.
     pub fn timeout_us(&self, flow: &Flow) -> u64 {
-        let transport = if flow.protocol == 17 { self.udp_timeout_us } else { self.tcp_timeout_us };
+        let transport = if flow.protocol != 6 { self.udp_timeout_us } else { self.tcp_timeout_us };
         match flow.l7.timeout_s {
             0 => transport,
             own => transport.min(u64::from(own) * 1_000_000),
@@ -184,7 +198,7 @@ impl Ledger {
                 self.counters.sessions_one_way += 1;
                 let status = own_error(&half).unwrap_or(Status::Success);
                 self.count(flow, &half, Tally::one_way(status));
-                self.emit(flow, RowType::Session, status, Some(half), None);
+                self.emit(flow, RowType::Session, status, (Some(half), None), "");
             }
             Kind::Response => self.response(connection, flow, half, direction, brought),
         }
@@ -224,12 +238,12 @@ impl Ledger {
                 self.counters.sessions_paired += 1;
                 let local = Process::from(&request.task);
                 self.meter.add(flow, local, &request.message, half.origin.time_us, &tally);
-                self.emit(flow, RowType::Session, status, Some(request), Some(half));
+                self.emit(flow, RowType::Session, status, (Some(request), Some(half)), "");
             }
             None => {
                 self.counters.responses_orphaned += 1;
                 self.count(flow, &half, tally);
-                self.emit(flow, RowType::Response, status, None, Some(half));
+                self.emit(flow, RowType::Response, status, (None, Some(half)), "request not seen");
             }
         }
     }
@@ -258,7 +272,7 @@ impl Ledger {
             let local = Process::from(&request.task);
             self.meter.add(flow, local, &request.message, self.now_us, &Tally::timeout());
         }
-        self.emit(flow, RowType::Request, status, Some(request), None);
+        self.emit(flow, RowType::Request, status, (Some(request), None), why.reason());
     }
 
     /// A request whose time is over while its response is under way.
@@ -284,8 +298,8 @@ impl Ledger {
         flow: &Arc<Flow>,
         row_type: RowType,
         status: Status,
-        request: Option<Half>,
-        response: Option<Half>,
+        (request, response): (Option<Half>, Option<Half>),
+        alone: &'static str,
     ) {
         if self.rows.len() >= MAX_ROWS {
             self.counters.rows_overflowed += 1;
@@ -303,6 +317,7 @@ impl Ledger {
             }
             self.rows_this_second += 1;
         }
-        self.rows.push(Session { flow: Arc::clone(flow), row_type, status, request, response });
+        let (flow, ended_us) = (Arc::clone(flow), self.now_us);
+        self.rows.push_back(Session { flow, row_type, status, request, response, alone, ended_us });
     }
 }

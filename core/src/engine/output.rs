@@ -74,10 +74,10 @@ fn signal_source(packet: bool) -> u16 {
 }
 
 /// Gives row ids and turns sessions and seconds into batches.
-#[derive(Debug)]
 pub struct Output {
     pub agent_id: u16,
     counter: u32,
+    rows: L7FlowLogRows,
     batches: Vec<Batch>,
     pub unencodable: u64,
 }
@@ -95,7 +95,8 @@ fn push_batch(batches: &mut Vec<Batch>, table: &'static str, rows: usize, batch:
 impl Output {
     /// `counter`: where the row numbers begin, so that a restart within one second does not repeat them.
     pub fn new(agent_id: u16, counter: u32) -> Self {
-        Self { agent_id, counter: counter & COUNTER_MASK, batches: Vec::new(), unencodable: 0 }
+        let counter = counter & COUNTER_MASK;
+        Self { agent_id, counter, rows: L7FlowLogRows::default(), batches: Vec::new(), unencodable: 0 }
     }
 
     fn row_id(&mut self, end_us: u64) -> u64 {
@@ -108,22 +109,31 @@ impl Output {
         std::mem::take(&mut self.batches)
     }
 
-    pub fn sessions(&mut self, sessions: Vec<Session>, peers: &Peers) {
-        let mut rows = L7FlowLogRows::default();
-        let mut rest = sessions.into_iter().peekable();
-        while let Some(session) = rest.next() {
-            if self.session(&mut rows, &session, peers).is_err() {
-                self.unencodable += 1;
-            }
-            if rows.len() >= BATCH_ROWS || (rest.peek().is_none() && !rows.is_empty()) {
-                let count = rows.len();
-                let batch = rows.finish().and_then(|batch| encode(&batch));
-                self.unencodable += push_batch(&mut self.batches, "l7_flow_log", count, batch);
-            }
+    /// Adds the row of a session.
+    pub fn session(&mut self, session: &Session, peers: &Peers) {
+        if self.row(session, peers).is_err() {
+            self.unencodable += 1;
+        }
+        if self.rows.len() >= BATCH_ROWS {
+            self.finish_sessions();
         }
     }
 
-    fn session(&mut self, rows: &mut L7FlowLogRows, session: &Session, peers: &Peers) -> Result<(), ArrowError> {
+    /// Rows that are in no batch yet.
+    pub fn open_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Makes a batch of the rows so far.
+    pub fn finish_sessions(&mut self) {
+        if !self.rows.is_empty() {
+            let count = self.rows.len();
+            let batch = self.rows.finish().and_then(|batch| encode(&batch));
+            self.unencodable += push_batch(&mut self.batches, "l7_flow_log", count, batch);
+        }
+    }
+
+    fn row(&mut self, session: &Session, peers: &Peers) -> Result<(), ArrowError> {
         let flow = &session.flow;
         let packet = flow.source == Source::Packet;
         let client_local = is_client(flow.local_role);
@@ -143,8 +153,12 @@ impl Output {
         let (client, server) = if client_local { (local, remote) } else { (remote, local) };
 
         let attributes = || asked.attributes.iter().chain(&answered.attributes);
-        let names: Vec<&str> = attributes().map(|(name, _)| name.as_str()).collect();
-        let values: Vec<&str> = attributes().map(|(_, value)| value.as_str()).collect();
+        let mut names: Vec<&str> = attributes().map(|(name, _)| name.as_str()).collect();
+        let mut values: Vec<&str> = attributes().map(|(_, value)| value.as_str()).collect();
+        if !session.alone.is_empty() {
+            names.push("unpaired");
+            values.push(session.alone);
+        }
         let row = L7FlowLogRow {
             time: (end_us / 1_000_000) as u32,
             _id: self.row_id(end_us),
@@ -205,7 +219,7 @@ impl Output {
             attribute_names: &names,
             attribute_values: &values,
         };
-        rows.push(&row)
+        self.rows.push(&row)
     }
 
     pub fn meters(&mut self, seconds: &[Closed]) {

@@ -1,4 +1,4 @@
-//! From link layer to TCP or UDP payload.
+//! From link layer to TCP or UDP payload, or to an ICMP echo.
 
 use std::net::IpAddr;
 
@@ -25,6 +25,8 @@ const MAX_EXTENSIONS: usize = 8;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMP_6: u8 = 58;
 
 /// TCP flags.
 pub const FIN: u8 = 1;
@@ -37,7 +39,7 @@ pub const ACK: u8 = 16;
 pub enum Other {
     /// The link type is not known.
     Link,
-    /// Not IP, or neither TCP nor UDP.
+    /// Not IP, or neither TCP nor UDP nor an ICMP echo.
     Protocol,
     /// A later fragment: only the first has the ports.
     Fragment,
@@ -45,7 +47,7 @@ pub enum Other {
     Malformed,
 }
 
-/// A TCP or UDP packet.
+/// A TCP or UDP packet, or an ICMP echo, whose ports are 0 and whose payload is the whole ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport<'a> {
     pub protocol: u8,
@@ -160,7 +162,14 @@ fn ipv6(packet: &[u8]) -> Decoded<'_> {
 
 fn transport(protocol: u8, source: IpAddr, destination: IpAddr, length: u32, body: &[u8]) -> Decoded<'_> {
     if protocol != TCP && protocol != UDP {
-        return Some(Err(Other::Protocol));
+        // Echo request and reply (RFC 792, RFC 4443); other messages are about packets of others.
+        return Some(match (protocol, body) {
+            (ICMP, [8 | 0, 0, ..]) | (ICMP_6, [128 | 129, 0, ..]) => {
+                let (source, destination) = (Endpoint { ip: source, port: 0 }, Endpoint { ip: destination, port: 0 });
+                Ok(Transport { protocol, source, destination, tcp_seq: 0, flags: 0, length, payload: body })
+            }
+            _ => Err(Other::Protocol),
+        });
     }
     let source = Endpoint { ip: source, port: u16_at(body, 0)? };
     let destination = Endpoint { ip: destination, port: u16_at(body, 2)? };

@@ -1,10 +1,13 @@
 //! DNS over UDP and TCP, and mDNS (RFC 1035, RFC 6891, RFC 6762, RFC 9460).
 
+mod names;
+
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
+use names::{rcode_name, type_name};
 
 pub const PROTOCOL: Protocol = Protocol {
     id: 120,
@@ -15,7 +18,9 @@ pub const PROTOCOL: Protocol = Protocol {
     check,
     parser: |settings| Box::new(Dns { settings: settings.clone(), framed: None, client: 0, server: 0 }),
     doc: "DNS over UDP and TCP, EDNS, mDNS. The result lists the answer and authority records. NXDOMAIN and FORMERR are \
-          errors of the client, every other code above 0 is an error of the server.",
+          errors of the client, every other code above 0 is an error of the server; NXDOMAIN of a name under one of \
+          `unconcerned_dns_nxdomain_response_suffixes` is none. A multicast question (mDNS), which anybody or nobody may \
+          answer, is a row of its own, and so is an announcement.",
 };
 
 const HEADER: usize = 12;
@@ -23,6 +28,8 @@ const PORTS: &[u16] = &[53, 5353, 5355];
 /// Labels and pointers followed for one name; a legal name has at most 127 labels.
 const MAX_HOPS: usize = 128;
 const MAX_NAME: usize = 255;
+/// Longest question that two bytes without more may announce on any port.
+const MAX_ALONE: usize = 512;
 /// Records looked at; more make no readable result.
 const MAX_RECORDS: u16 = 256;
 
@@ -71,7 +78,7 @@ impl Dns {
         if framed && total == 2 {
             return Step::Skip(2);
         }
-        match read(body, &self.settings) {
+        match read(body, framed, &self.settings) {
             Read::Message(message) => Step::Message { consumed: total, message: Box::new(message) },
             // A datagram ends with the window unless the stream says that bytes are missing; ask once.
             Read::Cut(_) if !framed && missing.is_none() => Step::NeedMore,
@@ -121,7 +128,8 @@ enum Read {
     Wrong,
 }
 
-fn read(body: &[u8], settings: &ParserSettings) -> Read {
+/// `framed`: a message of a TCP stream.
+fn read(body: &[u8], framed: bool, settings: &ParserSettings) -> Read {
     let Some([id, flags, questions, answers, authorities]) = header(body) else {
         return if body.len() < HEADER { Read::Cut(None) } else { Read::Wrong };
     };
@@ -150,7 +158,9 @@ fn read(body: &[u8], settings: &ParserSettings) -> Read {
     }
     let mut message = Message { request_id: Some(u64::from(id)), ..Message::default() };
     if flags & 0x8000 == 0 {
-        message.kind = Kind::Request;
+        // A multicast question (RFC 6762 section 18): id 0, no recursion. Whoever knows answers everybody, or nobody does.
+        let multicast = id == 0 && flags & 0x7900 == 0 && !framed;
+        message.kind = if multicast { Kind::Session } else { Kind::Request };
         if kind == "A" || kind == "AAAA" {
             message.request_domain.clone_from(&name);
         }
@@ -159,17 +169,7 @@ fn read(body: &[u8], settings: &ParserSettings) -> Read {
         message.request_type = kind;
         return if cut { Read::Cut(Some(message)) } else { Read::Message(message) };
     }
-    let code = flags & 15;
     message.kind = Kind::Response;
-    message.response_code = Some(i32::from(code));
-    message.status = match code {
-        0 => Status::Success,
-        1 | 3 => Status::ClientError,
-        _ => Status::ServerError,
-    };
-    if code != 0 {
-        message.response_exception = rcode_name(code);
-    }
     let mut result = String::new();
     for _ in 0..answers.saturating_add(authorities).min(MAX_RECORDS) {
         if cut || result.len() >= settings.max_field {
@@ -187,7 +187,60 @@ fn read(body: &[u8], settings: &ParserSettings) -> Read {
         }
     }
     message.response_result = settings.text(result.as_bytes());
+    let mut code = flags & 15;
+    if !cut && let Some((extended, error)) = edns(body, at, u16_at(body, 10).unwrap_or(0)) {
+        code |= extended << 4;
+        message.attributes.extend(error.map(|text| ("extended_dns_error".to_owned(), settings.text(text.as_bytes()))));
+    }
+    message.response_code = Some(i32::from(code));
+    let unconcerned = |suffix: &String| is_under(&name, suffix);
+    message.status = match code {
+        0 => Status::Success,
+        3 if settings.unconcerned_dns_nxdomain_response_suffixes.iter().any(unconcerned) => Status::Success,
+        1 | 3 => Status::ClientError,
+        _ => Status::ServerError,
+    };
+    if message.status != Status::Success {
+        message.response_exception = rcode_name(code);
+    }
     if cut { Read::Cut(Some(message)) } else { Read::Message(message) }
+}
+
+/// Is `name` the domain `suffix` or a name in it?
+fn is_under(name: &str, suffix: &str) -> bool {
+    let suffix = suffix.trim_matches('.');
+    let before = name.len().checked_sub(suffix.len()).filter(|_| !suffix.is_empty());
+    before.is_some_and(|at| {
+        name.get(at..).is_some_and(|tail| tail.eq_ignore_ascii_case(suffix))
+            && (at == 0 || name.as_bytes().get(at - 1) == Some(&b'.'))
+    })
+}
+
+/// Of the OPT record (RFC 6891) among so many additional ones from `at`: the high bits of the response code and, if
+/// the server explains itself, the extended error (RFC 8914) as `code text`.
+fn edns(body: &[u8], mut at: usize, additional: u16) -> Option<(u16, Option<String>)> {
+    for _ in 0..additional.min(MAX_RECORDS) {
+        let fixed = skip_name(body, at)?;
+        let from = fixed + 10;
+        at = from + usize::from(u16_at(body, fixed + 8)?);
+        if u16_at(body, fixed)? == 41 {
+            let mut options = body.get(from..at)?;
+            let mut error = None;
+            while let (Some(code), Some(length)) = (u16_at(options, 0), u16_at(options, 2)) {
+                let Some(data) = options.get(4..4 + usize::from(length)) else {
+                    break;
+                };
+                if code == 15
+                    && let (Some(info), Some(text)) = (u16_at(data, 0), data.get(2..))
+                {
+                    error = Some(format!("{info} {}", printable(text)).trim_end().to_owned());
+                }
+                options = options.get(4 + usize::from(length)..).unwrap_or_default();
+            }
+            return Some((u16::from(*body.get(fixed + 4)?), error));
+        }
+    }
+    None
 }
 
 /// id, flags, and the counts of questions, answers and authority records.
@@ -216,6 +269,7 @@ fn record(body: &[u8], at: usize) -> Option<(String, usize)> {
 
 fn rdata(kind: u16, body: &[u8], from: usize, data: &[u8]) -> Option<String> {
     let name = |at: usize| match name_at(body, at) {
+        Name::Is(text, _) if text.is_empty() => Some(".".to_owned()),
         Name::Is(text, _) => Some(text),
         Name::Cut | Name::Wrong => None,
     };
@@ -227,7 +281,15 @@ fn rdata(kind: u16, body: &[u8], from: usize, data: &[u8]) -> Option<String> {
         33 => format!("{} {} {} {}", u16_at(data, 0)?, u16_at(data, 2)?, u16_at(data, 4)?, name(from + 6)?),
         64 | 65 => format!("{} {}", u16_at(data, 0)?, name(from + 2)?),
         16 | 99 | 13 => strings(data).join(" "),
-        35 => format!("{} {} {}", u16_at(data, 0)?, u16_at(data, 2)?, strings(data.get(4..)?).join(" ")),
+        35 => {
+            // Flags, service and regular expression, then the replacement.
+            let mut at = 4;
+            for _ in 0..3 {
+                at += 1 + usize::from(*data.get(at)?);
+            }
+            let texts = strings(data.get(4..at)?).join(" ");
+            format!("{} {} {texts} {}", u16_at(data, 0)?, u16_at(data, 2)?, name(from + at)?)
+        }
         257 => {
             let tag = usize::from(*data.get(1)?) + 2;
             format!("{} {} {}", data.first()?, printable(data.get(2..tag)?), printable(data.get(tag..)?))
@@ -385,73 +447,47 @@ fn check(payload: &[u8], port: u16) -> Guess {
         return yes(payload);
     }
     let Some((total, body)) = frame(payload) else {
-        return if ours { Guess::Maybe } else { Guess::No };
+        return if ours || matches!(payload, [0 | 1]) { Guess::Maybe } else { Guess::No };
     };
     if total == payload.len() && whole(body) || ours && total > HEADER + 2 && plausible(body, false) {
         return yes(body);
     }
-    if ours && payload.len() < HEADER + 2 && total > HEADER { Guess::Maybe } else { Guess::No }
+    // Servers read the length alone first, some byte by byte.
+    let length_alone = payload.len() == 2 && (HEADER + 5..=MAX_ALONE).contains(&total);
+    if length_alone || ours && payload.len() < HEADER + 2 && total > HEADER { Guess::Maybe } else { Guess::No }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }
 
-/// IANA "Resource Record (RR) TYPEs".
-fn type_name(kind: u16) -> String {
-    let known = match kind {
-        1 => "A",
-        2 => "NS",
-        5 => "CNAME",
-        6 => "SOA",
-        10 => "NULL",
-        12 => "PTR",
-        13 => "HINFO",
-        15 => "MX",
-        16 => "TXT",
-        28 => "AAAA",
-        29 => "LOC",
-        33 => "SRV",
-        35 => "NAPTR",
-        39 => "DNAME",
-        41 => "OPT",
-        43 => "DS",
-        44 => "SSHFP",
-        46 => "RRSIG",
-        47 => "NSEC",
-        48 => "DNSKEY",
-        50 => "NSEC3",
-        52 => "TLSA",
-        64 => "SVCB",
-        65 => "HTTPS",
-        99 => "SPF",
-        249 => "TKEY",
-        250 => "TSIG",
-        251 => "IXFR",
-        252 => "AXFR",
-        255 => "ANY",
-        256 => "URI",
-        257 => "CAA",
-        _ => return format!("TYPE{kind}"),
-    };
-    known.to_owned()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// IANA "DNS RCODEs".
-fn rcode_name(code: u16) -> String {
-    const NAMES: [&str; 12] = [
-        "NOERROR",
-        "FORMERR",
-        "SERVFAIL",
-        "NXDOMAIN",
-        "NOTIMP",
-        "REFUSED",
-        "YXDOMAIN",
-        "YXRRSET",
-        "NXRRSET",
-        "NOTAUTH",
-        "NOTZONE",
-        "DSOTYPENI",
-    ];
-    NAMES.get(usize::from(code)).map_or_else(|| format!("RCODE{code}"), ToString::to_string)
+    #[test]
+    fn names_under_a_suffix_may_be_missing() {
+        for (name, suffix, expected) in [
+            ("a.svc.cluster.local", "svc.cluster.local", true),
+            ("a.SVC.cluster.local", ".svc.cluster.local.", true),
+            ("node.net", "node.net", true),
+            ("anode.net", "node.net", false),
+            ("net", "node.net", false),
+            ("a.net", "", false),
+        ] {
+            assert_eq!(is_under(name, suffix), expected, "{name} {suffix}");
+        }
+        let mut response = vec![0, 1, 0x81, 0x83, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 4, b'n', b'o', b'd', b'e', 0];
+        response.extend([0, 1, 0, 1]);
+        let status = |suffixes: &[&str]| {
+            let unconcerned_dns_nxdomain_response_suffixes = suffixes.iter().map(ToString::to_string).collect();
+            let settings = ParserSettings { unconcerned_dns_nxdomain_response_suffixes, ..ParserSettings::default() };
+            match read(&response, false, &settings) {
+                Read::Message(message) => (message.status, message.response_code, message.response_exception),
+                Read::Cut(_) | Read::Wrong => panic!("no message"),
+            }
+        };
+        assert_eq!(status(&["node"]), (Status::Success, Some(3), String::new()));
+        assert_eq!(status(&["other"]), (Status::ClientError, Some(3), "NXDOMAIN".to_owned()));
+    }
 }

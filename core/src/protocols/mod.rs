@@ -10,22 +10,30 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod ber;
 pub mod cursor;
 pub mod dns;
+pub mod fastcgi;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod iso8583;
+pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
 mod path_template;
+pub mod ping;
 pub mod postgresql;
 pub mod propagation;
+pub mod quic;
 pub mod redis;
+pub mod sip;
 pub mod someip;
 pub mod sql;
+pub mod stomp;
 pub mod thrift;
+pub mod tls;
 pub mod trace_context;
 pub mod websocket;
 
@@ -160,6 +168,11 @@ pub trait Parser: Send {
         Late::Unanswered
     }
 
+    /// No further message will come of this connection, whatever it brings (all of it is encrypted from here on).
+    fn is_done(&self) -> bool {
+        false
+    }
+
     /// The parser that takes over after `SwitchTo`, when it has to know what was said before.
     fn successor(&mut self) -> Option<Box<dyn Parser>> {
         None
@@ -197,6 +210,8 @@ pub struct ParserSettings {
     pub http_real_client: Vec<String>,
     /// Path segments kept in an HTTP endpoint.
     pub http_endpoint_segments: usize,
+    /// Domains under which a name that does not exist (NXDOMAIN) is no error: search lists of clusters ask for many.
+    pub unconcerned_dns_nxdomain_response_suffixes: Vec<String>,
     /// Segments of a path that are ids become `*` in its endpoint.
     pub http_endpoint_fold_ids: bool,
     /// Protocols whose values are masked ("Redis", "MySQL").
@@ -214,6 +229,7 @@ impl Default for ParserSettings {
             apm_span_id: own(&["traceparent", "sw8"]),
             http_real_client: own(&["x-forwarded-for"]),
             http_endpoint_segments: 2,
+            unconcerned_dns_nxdomain_response_suffixes: Vec::new(),
             http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
@@ -260,6 +276,11 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    tls::PROTOCOL,
+    fastcgi::PROTOCOL,
+    sip::PROTOCOL,
+    quic::PROTOCOL,
+    ldap::PROTOCOL,
     amqp::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
@@ -268,6 +289,7 @@ pub static REGISTRY: &[Protocol] = &[
     websocket::PROTOCOL,
     mqtt::PROTOCOL,
     nats::PROTOCOL,
+    stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
     http1::PROTOCOL,
@@ -276,6 +298,7 @@ pub static REGISTRY: &[Protocol] = &[
     someip::PROTOCOL,
     iso8583::PROTOCOL,
     dns::PROTOCOL,
+    ping::PROTOCOL,
 ];
 
 /// The registry's line of an id.

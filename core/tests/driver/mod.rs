@@ -33,6 +33,11 @@ impl Connection {
         Self { parser, directions: Default::default(), messages: Vec::new(), invalid: 0 }
     }
 
+    /// The connection ends.
+    pub fn finish(&mut self) {
+        self.messages.extend(self.parser.finish().map(|(role, message)| (role, *message)));
+    }
+
     /// Bytes of the stream, and how many after them were not captured.
     pub fn feed(&mut self, role: Role, bytes: &[u8], missing: u64, datagram: bool) {
         let side = &mut self.directions[usize::from(role == Role::Server)];
@@ -194,15 +199,17 @@ fn packet(link: u32, frame: &[u8]) -> Option<Packet> {
     let payload = match transport {
         6 => rest.get(usize::from(rest.get(12)? >> 4) * 4..)?,
         17 => rest.get(8..)?,
+        1 | 58 => rest,
         _ => return None,
     };
     if payload.is_empty() {
         return None;
     }
+    let port = |at: usize| if matches!(transport, 6 | 17) { be16(rest, at) } else { Some(0) };
     Some(Packet {
         transport,
-        source: (source.to_vec(), be16(rest, 0)?),
-        target: (target.to_vec(), be16(rest, 2)?),
+        source: (source.to_vec(), port(0)?),
+        target: (target.to_vec(), port(2)?),
         sequence: if transport == 6 { u32::from_be_bytes(rest.get(4..8)?.try_into().ok()?) } else { 0 },
         payload: payload.to_vec(),
         missing: declared.saturating_sub(ip.len()) as u64,
@@ -270,14 +277,15 @@ pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool
                 (true, Role::Server) => Role::Client,
             };
             let missing = packet.missing + u64::from(unfinished);
-            connection.feed(role, payload, missing, packet.transport == 17);
+            connection.feed(role, payload, missing, packet.transport != 6);
         }
     }
     order
         .into_iter()
         .filter_map(|key| flows.remove(&key))
         .map(|flow| match flow.connection {
-            Some((connection, _)) => {
+            Some((mut connection, _)) => {
+                connection.finish();
                 Seen { protocol: flow.protocol, messages: connection.messages, invalid: connection.invalid }
             }
             None => Seen { protocol: None, messages: Vec::new(), invalid: 0 },

@@ -27,10 +27,12 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 /// A conversation of a file in `tests/data/conversations`: lines `C` or `S` and the bytes as Latin-1 text; `repeat` appends
-/// so many `x`.
+/// so many `x`. `transport`: 6 (TCP, the default), 17 or another of datagrams.
 struct Conversation {
     name: String,
     protocol: &'static Protocol,
+    /// IP protocol; on another than TCP every write is a datagram.
+    transport: u8,
     writes: Vec<(Role, Vec<u8>)>,
     expected: Vec<Value>,
 }
@@ -42,6 +44,7 @@ fn conversations() -> Vec<Conversation> {
         .map(|case| Conversation {
             name: case["name"].as_str().expect("name").to_owned(),
             protocol: protocol(case["protocol"].as_str().expect("protocol")),
+            transport: case["transport"].as_u64().map_or(6, |number| number as u8),
             writes: case["writes"]
                 .as_array()
                 .expect("writes")
@@ -91,12 +94,12 @@ fn field(message: &Message, key: &str) -> Value {
 }
 
 fn run(case: &Conversation, cut: impl Fn(usize, &[u8]) -> Vec<usize>) -> Connection {
-    let mut connection = Connection::new(case.protocol, &settings(), 6);
+    let mut connection = Connection::new(case.protocol, &settings(), case.transport);
     for (index, (role, bytes)) in case.writes.iter().enumerate() {
         let mut from = 0;
         for at in cut(index, bytes).into_iter().chain([bytes.len()]) {
             if at > from {
-                connection.feed(*role, &bytes[from..at], 0, false);
+                connection.feed(*role, &bytes[from..at], 0, case.transport != 6);
             }
             from = at;
         }
@@ -120,7 +123,7 @@ fn conversations_give_their_messages() {
 
 #[test]
 fn any_split_gives_the_same_messages() {
-    for case in conversations() {
+    for case in conversations().into_iter().filter(|case| case.transport == 6) {
         let whole = run(&case, |_, _| Vec::new()).messages;
         for (index, (_, bytes)) in case.writes.iter().enumerate() {
             for at in 1..bytes.len().min(3000) {
@@ -137,10 +140,10 @@ fn any_split_gives_the_same_messages() {
 fn lost_tails_do_not_hide_what_follows() {
     for case in conversations().into_iter().filter(|case| case.writes.len() > 1) {
         for keep in [1, 5, 17, 40, 200] {
-            let mut connection = Connection::new(case.protocol, &settings(), 6);
+            let mut connection = Connection::new(case.protocol, &settings(), case.transport);
             for (role, bytes) in &case.writes {
                 let kept = keep.min(bytes.len());
-                connection.feed(*role, &bytes[..kept], (bytes.len() - kept) as u64, false);
+                connection.feed(*role, &bytes[..kept], (bytes.len() - kept) as u64, case.transport != 6);
             }
         }
     }
@@ -177,7 +180,7 @@ proptest! {
         let mut cases = conversations();
         cases.retain(|case| case.writes.iter().all(|write| write.1.len() < 1 << 20));
         let case = which.get(&cases);
-        let mut connection = Connection::new(case.protocol, &settings(), 6);
+        let mut connection = Connection::new(case.protocol, &settings(), case.transport);
         for (role, bytes) in &case.writes {
             let mut bytes = bytes.clone();
             for (at, value) in &flips {
@@ -185,7 +188,7 @@ proptest! {
                 bytes[at] = *value;
             }
             for (index, piece) in bytes.chunks(cut).enumerate() {
-                connection.feed(*role, piece, if index == 3 { missing } else { 0 }, false);
+                connection.feed(*role, piece, if index == 3 { missing } else { 0 }, case.transport != 6);
             }
         }
     }
@@ -339,7 +342,7 @@ fn nobody_claims_foreign_captures() {
         for folder in std::fs::read_dir(base).expect("folder").flatten() {
             let name = folder.file_name().to_string_lossy().into_owned();
             // Made of several protocols, or of tunnelled ones.
-            if ["tcp", "tunnel", "http", "http2", "grpc", "tls"].contains(&name.as_str()) {
+            if ["tcp", "tunnel", "http", "http2", "grpc"].contains(&name.as_str()) {
                 continue;
             }
             let Ok(files) = std::fs::read_dir(folder.path()) else {

@@ -1,0 +1,179 @@
+//! What a row keeps of the parameters of a request and of the head of a response (RFC 3875).
+
+use memchr::memchr;
+
+use crate::protocols::trace_context::{same_header, span_id, trace_id};
+use crate::protocols::{Kind, Message, ParserSettings, Status, endpoint};
+
+/// Value of the header that stands first in a list of the settings.
+#[derive(Default)]
+struct Preferred(Option<(usize, String)>);
+
+impl Preferred {
+    fn offer(&mut self, names: &[String], header: &[u8], value: impl FnOnce() -> Option<String>) {
+        let rank = names.iter().position(|name| same_header(header, name));
+        if let Some(rank) = rank.filter(|rank| self.0.as_ref().is_none_or(|(known, _)| rank < known))
+            && let Some(value) = value()
+        {
+            self.0 = Some((rank, value));
+        }
+    }
+
+    fn take(&mut self) -> String {
+        self.0.take().map(|(_, value)| value).unwrap_or_default()
+    }
+}
+
+/// Parameters of a request as they come.
+#[derive(Default)]
+pub struct Params {
+    message: Message,
+    script: String,
+    user_agent: String,
+    referer: String,
+    x_request_id: Preferred,
+    proxy_client: Preferred,
+    trace_id: Preferred,
+    span_id: Preferred,
+}
+
+impl Params {
+    pub fn offer(&mut self, name: &[u8], value: &[u8], settings: &ParserSettings) {
+        let message = &mut self.message;
+        match name {
+            b"REQUEST_METHOD" => message.request_type = settings.text(value),
+            b"HTTP_HOST" => message.request_domain = settings.text(value),
+            b"REQUEST_URI" => message.request_resource = settings.text(value),
+            b"DOCUMENT_URI" => message.endpoint = settings.text(value),
+            b"SCRIPT_NAME" => self.script = settings.text(value),
+            b"CONTENT_LENGTH" => message.length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+            b"HTTP_USER_AGENT" => self.user_agent = settings.text(value),
+            b"HTTP_REFERER" => self.referer = settings.text(value),
+            _ => {}
+        }
+        if let Some(header) = name.strip_prefix(b"HTTP_") {
+            // The formats of trace contexts go by the header's own spelling.
+            let header = header.to_ascii_lowercase();
+            let text = || settings.text(value);
+            self.x_request_id.offer(&settings.x_request_id, &header, || Some(text()));
+            self.proxy_client.offer(&settings.http_real_client, &header, || Some(text()));
+            self.trace_id.offer(&settings.apm_trace_id, &header, || trace_id(&header, &text()));
+            self.span_id.offer(&settings.apm_span_id, &header, || span_id(&header, &text()));
+        }
+    }
+
+    /// The request, when something was said of it.
+    pub fn message(mut self, settings: &ParserSettings) -> Message {
+        let mut message = std::mem::take(&mut self.message);
+        message.kind = Kind::Request;
+        if message.request_resource.is_empty() {
+            message.request_resource.clone_from(&self.script);
+        }
+        if message.endpoint.is_empty() {
+            message.endpoint = self.script;
+        }
+        if message.endpoint.is_empty() {
+            message.endpoint = endpoint(&message.request_resource, settings.http_endpoint_segments);
+        }
+        let proxied = self.proxy_client.take();
+        proxied.split(',').next().unwrap_or_default().trim().clone_into(&mut message.http_proxy_client);
+        message.x_request_id = self.x_request_id.take();
+        message.trace_id = self.trace_id.take();
+        message.span_id = self.span_id.take();
+        for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
+            if !value.is_empty() {
+                message.attributes.push((name.to_owned(), value));
+            }
+        }
+        message
+    }
+}
+
+/// Calls `each` for every whole name-value pair; returns how many bytes the pairs took.
+pub fn pairs(bytes: &[u8], each: &mut dyn FnMut(&[u8], &[u8])) -> usize {
+    let mut at = 0;
+    loop {
+        let Some((name_length, after)) = length(bytes, at) else {
+            return at;
+        };
+        let Some((value_length, from)) = length(bytes, after) else {
+            return at;
+        };
+        let middle = from.saturating_add(name_length);
+        let end = middle.saturating_add(value_length);
+        let (Some(name), Some(value)) = (bytes.get(from..middle), bytes.get(middle..end)) else {
+            return at;
+        };
+        each(name, value);
+        at = end;
+    }
+}
+
+/// A length of one byte, or of four when its highest bit is set, and the offset behind it.
+fn length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let first = *bytes.get(at)?;
+    if first < 0x80 {
+        return Some((usize::from(first), at + 1));
+    }
+    let four = bytes.get(at..at + 4)?;
+    Some((four.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)) & 0x7fff_ffff, at + 4))
+}
+
+/// Does a response begin so? `Name:` of a header field, or what could become it.
+pub fn begins(bytes: &[u8]) -> Option<bool> {
+    let name = bytes.iter().take(64).take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
+    match bytes.get(name) {
+        Some(b':') if name > 0 => Some(true),
+        None if name < 64 => None,
+        _ => Some(false),
+    }
+}
+
+/// Offset behind the empty line that ends a head, from `from` on.
+pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(line) = memchr(b'\n', bytes.get(at..)?) {
+        at += line + 1;
+        match bytes.get(at..)? {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The response that a head describes; 200 when it names no status.
+pub fn response(head: &[u8], settings: &ParserSettings) -> Message {
+    let mut message = Message { kind: Kind::Response, ..Message::default() };
+    let (mut code, mut phrase) = (200, "");
+    let mut x_request_id = Preferred::default();
+    for line in head.split(|&byte| byte == b'\n') {
+        let Some(colon) = memchr(b':', line) else {
+            continue;
+        };
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        x_request_id.offer(&settings.x_request_id, name, || Some(settings.text(value)));
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        if name.eq_ignore_ascii_case(b"status") {
+            let (digits, rest) = text.split_once(' ').unwrap_or((text, ""));
+            if let Some(found) = digits.parse().ok().filter(|code| (100..1000).contains(code)) {
+                (code, phrase) = (found, rest);
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            message.length = text.parse().ok();
+        }
+    }
+    message.x_request_id = x_request_id.take();
+    message.response_code = Some(code);
+    message.status = match code {
+        400..500 => Status::ClientError,
+        500.. => Status::ServerError,
+        _ => Status::Success,
+    };
+    if code >= 400 {
+        message.response_exception = settings.text(phrase.as_bytes());
+    }
+    message
+}
