@@ -44,6 +44,7 @@ def serve(port: str) -> None:
     server = grpc.server(futures.ThreadPoolExecutor(8))
     handlers = {
         "Get": grpc.unary_unary_rpc_method_handler(get),
+        "Large": grpc.unary_unary_rpc_method_handler(get),
         "Watch": grpc.unary_stream_rpc_method_handler(watch),
         "Add": grpc.stream_unary_rpc_method_handler(add),
         "Chat": grpc.stream_stream_rpc_method_handler(chat),
@@ -76,7 +77,6 @@ def call(port: str) -> None:
             outcome("Watch", lambda request=request: list(stream(request, metadata=trace)))
         outcome("Add", lambda: channel.stream_unary(f"/{SERVICE}/Add")(iter([b"x"] * 5)))
         outcome("Chat", lambda: list(channel.stream_stream(f"/{SERVICE}/Chat")(iter([b"a", b"b"]))))
-        outcome("Get", lambda: unary(b"z" * 200_000))
         threads = [
             threading.Thread(target=outcome, args=("Watch", lambda: list(stream(b"together")))) for _ in range(8)
         ]
@@ -85,6 +85,9 @@ def call(port: str) -> None:
         for thread in threads:
             thread.join()
         outcome("Get", lambda: unary(b"slow", timeout=0.3))
+    # A connection of its own: what follows a large message in the same write is beyond what the agent captures of it.
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        channel.unary_unary(f"/{SERVICE}/Large")(b"z" * 200_000)
     print(json.dumps(said))
 
 
