@@ -7,13 +7,16 @@ BIN := .venv/bin
 BPF := $(wildcard bpf/*.c bpf/*.h bpf/include/*.h)
 CLANG_FORMAT = $(firstword $(foreach v,-19 -18 -17 -16,$(shell command -v clang-format$v)) clang-format)
 
-.PHONY: help setup demo demo-down up test test-rust test-web test-python lint bench wheel locks clean
+.PHONY: help setup live demo demo-down up test test-rust test-web test-python lint fuzz bench wheel locks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## install what is missing and build; quick when nothing changed
 	@scripts/setup.sh
+
+live: ## the servers and clients that tests/live drives
+	@scripts/setup.sh live
 
 demo: setup ## the shop, observed: address of the page, map and one trace
 	@scripts/demo.sh up
@@ -24,10 +27,13 @@ demo-down: ## stop everything that make demo started
 up: setup ## observe this machine until Ctrl-C (root)
 	@$(BIN)/deepflow up
 
-test: setup test-rust test-web test-python ## every test
+test: setup live test-rust test-web test-python ## every test
 
 test-rust:
 	cargo test --locked --no-default-features --manifest-path core/Cargo.toml
+
+fuzz: setup ## damage conversations for FUZZ_SECONDS (600); PROTOCOL=Redis: of one protocol
+	cargo run --locked --profile fuzz --no-default-features --example fuzz --manifest-path core/Cargo.toml -- $(or $(FUZZ_SECONDS),600) $(PROTOCOL)
 
 test-web:
 	cd web && npm test

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs and builds what the project needs on Debian 12; quick when nothing changed. Usage: scripts/setup.sh [system] [python] [core] [web] (default: all four)
+# Installs and builds what the project needs on Debian 12; quick when nothing changed. Usage: scripts/setup.sh [system] [python] [core] [web] [live] (default: all but live)
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 export CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/deepflow"
@@ -19,9 +19,25 @@ fresh() { [ -f "$STAMPS/$1" ] && [ "$(cat "$STAMPS/$1")" = "$2" ]; }
 candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
 installed() { [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = 'install ok installed' ]; }
 
+enabled_services() { [ ! -d /run/systemd/system ] || systemctl list-unit-files --type=service --state=enabled --no-legend | cut -d' ' -f1 | sort; }
+
+# Installs Debian packages. A service that ran before stays as it was; one that only this installation brings stays off.
+apt_install() {
+  local before service
+  # A package's services must not start here: Debian asks this file first.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+  fi
+  before=$(enabled_services)
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$CACHE/apt.log" 2>&1 || return 1
+  for service in $(comm -13 <(echo "$before") <(enabled_services)); do systemctl disable --now -q "$service" || true; done
+}
+
 system() {
   command -v apt-get >/dev/null || stop "this script knows Debian only; install clang, llvm, libbpf headers, nginx, MariaDB, Redis, Node and Go yourself"
-  local clang='' version wanted package missing=() updated=''
+  local clang='' version wanted package missing=()
   for version in 19 18 17 16; do
     if installed "clang-$version" && installed "llvm-$version"; then clang=$version; break; fi
   done
@@ -35,45 +51,32 @@ system() {
   [ -n "$clang" ] && [ ${#missing[@]} -eq 0 ] && return
   [ "$(id -u)" = 0 ] || stop "not root, and these Debian packages are missing: ${missing[*]:-} ${clang:-clang-19 llvm-19}; install them, then come back"
   say "apt: ${missing[*]:-}${clang:+ }$([ -n "$clang" ] || echo ' clang')"
-  apt-get update -qq && updated=1
-  [ -n "$updated" ] || stop "apt-get update failed; is a Debian mirror configured?"
+  apt-get update -qq || stop "apt-get update failed; is a Debian mirror configured?"
   if [ -z "$clang" ]; then
     for version in 19 18 17 16; do
       if candidate "clang-$version"; then missing+=("clang-$version" "llvm-$version" "clang-format-$version"); break; fi
     done
   fi
-  # A package's services must not start here: Debian asks this file first.
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
-    chmod +x /usr/sbin/policy-rc.d
+  apt_install "${missing[@]}" || { tail -20 "$CACHE/apt.log" >&2; stop "apt-get install failed; its output is in $CACHE/apt.log"; }
+}
+
+# Makes an empty Python environment in a folder.
+environment() {
+  rm -rf "$1"
+  "$PYTHON" -m venv "$1" >/dev/null 2>&1 && return
+  rm -rf "$1"
+  if [ "$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null 2>&1 && "$PYTHON" -m venv "$1"; then
+    return
   fi
-  local others=()
-  for package in nginx mariadb redis-server; do
-    # a service that ran before stays as it was; one that only this installation brings stays off
-    installed "${package/nginx/nginx-light}" || installed "${package/mariadb/mariadb-server}" || others+=("$package")
-  done
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 \
-    || { tail -20 "$CACHE/apt.log" >&2; stop "apt-get install failed; its output is in $CACHE/apt.log"; }
-  if [ -d /run/systemd/system ]; then
-    for package in "${others[@]}"; do systemctl disable --now -q "$package" || true; done
-  fi
+  rm -rf "$1"
+  "$PYTHON" -m pip install -q --target "$CACHE/virtualenv" virtualenv || stop "no way to make a virtual environment; install python3-venv"
+  PYTHONPATH="$CACHE/virtualenv" "$PYTHON" -m virtualenv -q "$1"
 }
 
 python() {
   if [ ! -x .venv/bin/python ]; then
     say "Python environment"
-    rm -rf .venv
-    if ! "$PYTHON" -m venv .venv >/dev/null 2>&1; then
-      rm -rf .venv
-      if [ "$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null 2>&1 && "$PYTHON" -m venv .venv; then
-        :
-      else
-        rm -rf .venv
-        "$PYTHON" -m pip install -q --target "$CACHE/virtualenv" virtualenv || stop "no way to make a virtual environment; install python3-venv"
-        PYTHONPATH="$CACHE/virtualenv" "$PYTHON" -m virtualenv -q .venv
-      fi
-    fi
+    environment .venv
     rm -f "$STAMPS/python" "$STAMPS/core"
   fi
   local now
@@ -82,6 +85,31 @@ python() {
   say "Python packages (pinned in requirements/dev.txt)"
   .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
   echo "$now" > "$STAMPS/python"
+}
+
+# Real servers and their official clients. What cannot be had here is left out: its tests skip and say so.
+live() {
+  local package now missing=() available=()
+  for package in $(grep -v '^#' tests/live/packages.txt); do installed "$package" || missing+=("$package"); done
+  if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "apt: ${missing[*]}"
+    apt-get update -qq || say "apt-get update failed"
+    for package in "${missing[@]}"; do
+      if candidate "$package"; then available+=("$package"); else say "no package $package here"; fi
+    done
+    apt_install "${available[@]}" || say "apt-get install failed; its output is in $CACHE/apt.log"
+  elif [ ${#missing[@]} -gt 0 ]; then
+    say "not installed, so their tests skip: ${missing[*]}"
+  fi
+  now=$(hash_of requirements/live.txt)
+  [ "$(cat "$CACHE/live/requirements" 2>/dev/null)" = "$now" ] && [ -x "$CACHE/live/bin/python" ] && return
+  say "Python packages for tests/live (pinned in requirements/live.txt)"
+  [ -x "$CACHE/live/bin/python" ] || environment "$CACHE/live"
+  if "$CACHE/live/bin/python" -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/live.txt; then
+    echo "$now" > "$CACHE/live/requirements"
+  else
+    say "not all packages of requirements/live.txt could be installed: tests skip"
+  fi
 }
 
 core() {
@@ -121,8 +149,8 @@ PYTHON=$(command -v python3.11 || command -v python3) || stop "Python 3.11 is mi
 for part in "${@:-system python core web}"; do
   for one in $part; do
     case $one in
-      system | python | core | web) "$one" ;;
-      *) stop "no part named $one; the parts are system, python, core and web" ;;
+      system | python | core | web | live) "$one" ;;
+      *) stop "no part named $one; the parts are system, python, core, web and live" ;;
     esac
   done
 done

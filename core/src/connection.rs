@@ -391,6 +391,21 @@ impl Connection {
         }
     }
 
+    fn role_beside(&self, server: Endpoint) -> Role {
+        if server == self.local { Role::Server } else { Role::Client }
+    }
+
+    /// The local end's role when neither the protocol nor the ports say it: one of the ends was a server of this
+    /// protocol before, else who speaks first is the client.
+    fn role_in(&self, place: usize, direction: Direction, now_us: u64, recognition: &Recognition<'_>) -> Role {
+        let served = |end| recognition.endpoints.get(self.protocol, end, now_us).is_some_and(|it| it.l7 == Some(place));
+        match (served(self.local), served(self.remote), direction) {
+            (true, false, _) => Role::Server,
+            (false, true, _) | (_, _, Direction::Egress) => Role::Client,
+            _ => Role::Server,
+        }
+    }
+
     fn recognise(
         &self,
         stream: &Stream,
@@ -419,8 +434,14 @@ impl Connection {
             if !protocol.transports.contains(&self.protocol) {
                 continue;
             }
-            if let Guess::Yes(writer) = (protocol.check)(payload, port) {
-                let local = if direction == Direction::Egress { writer } else { other(writer) };
+            let local = match (protocol.check)(payload, port) {
+                Guess::Yes(writer) if direction == Direction::Egress => Some(writer),
+                Guess::Yes(writer) => Some(other(writer)),
+                Guess::Either if certain || server.port < EPHEMERAL => Some(self.role_beside(server)),
+                Guess::Either => Some(self.role_in(place, direction, piece.origin.time_us, recognition)),
+                Guess::No | Guess::Maybe => None,
+            };
+            if let Some(local) = local {
                 let contradicts = (self.connected && local == Role::Server)
                     || (!self.connected && recognition.listens && self.protocol == 6 && local == Role::Client);
                 if !contradicts {

@@ -357,6 +357,9 @@ impl Stream {
                     let captured = (consumed.min(window.len() as u64) as u32).saturating_add(before);
                     let direction = walk.direction;
                     walk.seen.push(Seen { message, direction, origin, captured });
+                    while let Some(message) = walk.parser.more() {
+                        walk.seen.push(Seen { message, direction, origin, captured });
+                    }
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }
                 Step::Skip(count) if count > 0 => {
@@ -416,11 +419,16 @@ struct Walk<'a> {
 }
 
 fn origin_at(marks: &[(usize, Origin)], at: usize) -> Origin {
-    let known = marks.iter().rev().find(|(offset, _)| *offset <= at);
+    let after = marks.partition_point(|(offset, _)| *offset <= at);
+    let known = after.checked_sub(1).and_then(|place| marks.get(place));
     known.map_or_else(Origin::default, |(offset, origin)| origin.after(at - offset))
 }
 
 fn marks_from(mut marks: Vec<(usize, Origin)>, used: usize) -> Vec<(usize, Origin)> {
+    // A message that comes byte by byte has a mark a byte: they are not to be gone through each time.
+    if used == 0 {
+        return marks;
+    }
     let first = origin_at(&marks, used);
     marks.retain(|(offset, _)| *offset > used);
     for (offset, _) in &mut marks {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 
 SERVICE = "shop.Cart"
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -18,7 +18,8 @@ import pytest
 from deepflow import _core
 
 #: Interpreter with the official clients and the servers that PyPI has (requirements/live.txt).
-LIVE_PYTHON = Path(os.environ.get("DEEPFLOW_LIVE", Path.home() / ".cache/deepflow/live")) / "bin" / "python"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepflow"
+LIVE_PYTHON = Path(os.environ.get("DEEPFLOW_LIVE", CACHE / "live")) / "bin" / "python"
 
 
 def need(*programs: str) -> None:

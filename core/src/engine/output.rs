@@ -8,7 +8,7 @@ use crate::connection::{Flow, is_client};
 use crate::event::Source;
 use crate::meter::{Closed, EndKey, PairKey};
 use crate::peers::{Peers, Process, comm_text};
-use crate::protocols::by_id;
+use crate::protocols::{Kind, by_id};
 use crate::rows::{
     ApplicationMapRow, ApplicationMapRows, ApplicationRow, ApplicationRows, L7FlowLogRow, L7FlowLogRows, encode,
 };
@@ -152,6 +152,7 @@ impl Output {
         let remote = peers.named(peer(flow, peers));
         let (client, server) = if client_local { (local, remote) } else { (remote, local) };
 
+        let pushed = asked.is_reversed && asked.kind == Kind::Session;
         let attributes = || asked.attributes.iter().chain(&answered.attributes);
         let mut names: Vec<&str> = attributes().map(|(name, _)| name.as_str()).collect();
         let mut values: Vec<&str> = attributes().map(|(_, value)| value.as_str()).collect();
@@ -210,8 +211,9 @@ impl Output {
             observation_point: observation_point(packet, client_local),
             agent_id: self.agent_id,
             response_duration: end_us - start_us,
-            request_length: asked.length.or(answered.request_length),
-            response_length: answered.length,
+            // What a server sends unasked is a response by its direction.
+            request_length: asked.length.filter(|_| !pushed).or(answered.request_length),
+            response_length: if pushed { asked.length } else { answered.length },
             sql_affected_rows: answered.sql_affected_rows,
             direction_score: flow.direction_score,
             captured_request_byte: request.map_or(0, |half| half.captured),

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use super::cursor::Cursor;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 use crate::connection::other;
-use crate::event::Origin;
 use methods::{Argument, Method, Part, find};
 
 pub const PROTOCOL: Protocol = Protocol {
@@ -72,9 +71,8 @@ struct Amqp {
     settings: Arc<ParserSettings>,
     virtual_host: String,
     awaited: VecDeque<Asked>,
-    /// A close whose frame told first how a request failed; it takes the frame's last byte. Of client and server.
-    closes: [Option<Box<Message>>; 2],
-    at: Origin,
+    /// A close whose frame told first how a request failed.
+    close: Option<Box<Message>>,
 }
 
 /// A frame's type, channel and length with head and end.
@@ -158,20 +156,12 @@ impl<'a> Arguments<'a> {
 
 impl Amqp {
     fn new(settings: Arc<ParserSettings>) -> Self {
-        Self {
-            settings,
-            virtual_host: String::new(),
-            awaited: VecDeque::new(),
-            closes: [None, None],
-            at: Origin::default(),
-        }
+        Self { settings, virtual_host: String::new(), awaited: VecDeque::new(), close: None }
     }
 
     /// `whole`: the window will not grow.
     fn step(&mut self, role: Role, window: &[u8], whole: bool) -> Step {
-        if let Some(close) = self.closes[usize::from(role == Role::Server)].take() {
-            return Step::Message { consumed: 1, message: close };
-        }
+        self.close = None;
         if window.first() == Some(&b'A') {
             return self.greeting(role, window, whole);
         }
@@ -218,9 +208,8 @@ impl Amqp {
             message.request_domain.clone_from(&self.virtual_host);
         }
         if let Some(failure) = self.failure(role, frame, &arguments, &message, window) {
-            message.began = Some(self.at);
-            self.closes[usize::from(role == Role::Server)] = Some(Box::new(message));
-            return Step::Message { consumed: (consumed - 1) as u64, message: Box::new(failure) };
+            self.close = Some(Box::new(message));
+            return Step::Message { consumed: consumed as u64, message: Box::new(failure) };
         }
         Step::Message { consumed: consumed as u64, message: Box::new(message) }
     }
@@ -368,13 +357,12 @@ impl Parser for Amqp {
     }
 
     fn resync(&mut self, role: Role, window: &[u8]) -> Option<usize> {
-        self.closes[usize::from(role == Role::Server)] = None;
         self.awaited.clear();
         (0..window.len()).find(|&at| begins(window.get(at..).unwrap_or_default(), role))
     }
 
-    fn at(&mut self, origin: Origin) {
-        self.at = origin;
+    fn more(&mut self) -> Option<Box<Message>> {
+        self.close.take()
     }
 }
 

@@ -10,10 +10,14 @@ use std::sync::Arc;
 use crate::event::Origin;
 
 pub mod amqp;
+pub mod amqp1;
 pub mod ber;
+pub mod brpc;
 pub mod cursor;
 pub mod dns;
+pub mod dubbo;
 pub mod fastcgi;
+pub mod frame;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
@@ -22,6 +26,8 @@ pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
 pub mod nats;
+pub mod openwire;
+pub mod oracle;
 mod path_template;
 pub mod ping;
 pub mod postgresql;
@@ -29,13 +35,17 @@ pub mod propagation;
 pub mod quic;
 pub mod redis;
 pub mod sip;
+pub mod sofarpc;
 pub mod someip;
 pub mod sql;
 pub mod stomp;
+pub mod tars;
+pub mod tds;
 pub mod thrift;
 pub mod tls;
 pub mod trace_context;
 pub mod websocket;
+pub mod zmtp;
 
 /// Which side of the connection wrote the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,6 +167,11 @@ pub trait Parser: Send {
     /// Where the first byte of the next window came from.
     fn at(&mut self, _origin: Origin) {}
 
+    /// A further message that the bytes of the last one told (one answer to many requests); asked until there is none.
+    fn more(&mut self) -> Option<Box<Message>> {
+        None
+    }
+
     /// The connection is over, or all that is known is asked for: a message that was held back, one a call.
     fn finish(&mut self) -> Option<(Role, Box<Message>)> {
         None
@@ -196,6 +211,8 @@ pub enum Guess {
     No,
     /// It is ours, and this side wrote it.
     Yes(Role),
+    /// It is ours, and either side could have written it (a greeting that both send).
+    Either,
     /// Could become ours with more bytes.
     Maybe,
 }
@@ -276,12 +293,19 @@ pub struct Protocol {
 // A line each: branches that add one merge.
 #[rustfmt::skip]
 pub static REGISTRY: &[Protocol] = &[
+    dubbo::PROTOCOL,
+    brpc::PROTOCOL,
+    openwire::PROTOCOL,
+    zmtp::PROTOCOL,
     tls::PROTOCOL,
     fastcgi::PROTOCOL,
     sip::PROTOCOL,
     quic::PROTOCOL,
     ldap::PROTOCOL,
     amqp::PROTOCOL,
+    amqp1::PROTOCOL,
+    sofarpc::PROTOCOL,
+    tars::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
     grpc::TRIPLE,
@@ -292,6 +316,8 @@ pub static REGISTRY: &[Protocol] = &[
     stomp::PROTOCOL,
     mysql::PROTOCOL,
     postgresql::PROTOCOL,
+    tds::PROTOCOL,
+    oracle::PROTOCOL,
     http1::PROTOCOL,
     redis::PROTOCOL,
     thrift::PROTOCOL,
@@ -327,6 +353,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
             Guess::Yes(role) if role_hint.is_none_or(|hint| hint == role) => {
                 return Inference::Known(protocol, role);
             }
+            Guess::Either => return Inference::Known(protocol, role_hint.unwrap_or(Role::Client)),
             Guess::Maybe => result = Inference::Maybe,
             Guess::Yes(_) | Guess::No => {}
         }

@@ -327,26 +327,57 @@ fn sure_record(window: &[u8]) -> bool {
 }
 
 fn check(payload: &[u8], _port: u16) -> Guess {
-    // Record header, handshake header, version of the hello.
-    let head: [Option<u8>; 11] = std::array::from_fn(|at| payload.get(at).copied());
-    let is = |at: usize, sensible: &dyn Fn(u8) -> bool| head.get(at).copied().flatten().is_none_or(sensible);
-    let hello = is(0, &|byte| byte == HANDSHAKE_RECORD)
-        && is(1, &|byte| byte == 3)
-        && is(2, &|byte| byte <= 4)
-        && is(3, &|byte| byte <= 0x40)
-        && is(5, &|byte| byte == CLIENT_HELLO || byte == SERVER_HELLO)
-        && is(6, &|byte| byte == 0)
-        && is(9, &|byte| byte == 3 || byte == 0x7f);
-    if !hello || payload.is_empty() {
-        return Guess::No;
+    let record = match record_length(payload) {
+        _ if payload.first().is_none_or(|&kind| kind != HANDSHAKE_RECORD) => return Guess::No,
+        Length::Is(length) if length > 0 => length,
+        Length::Cut => return Guess::Maybe,
+        Length::Is(_) | Length::Wrong => return Guess::No,
+    };
+    let message = payload.get(HEADER..payload.len().min(HEADER + record)).unwrap_or_default();
+    let role = match message.first() {
+        None => return Guess::Maybe,
+        Some(&CLIENT_HELLO) => Role::Client,
+        Some(&SERVER_HELLO) => Role::Server,
+        Some(_) => return Guess::No,
+    };
+    // Version, random, session id, one cipher suite, one compression method; drafts had less. No hello is longer than
+    // 64 KiB, and its version begins with 3 (in drafts 7f).
+    let sensible = message.get(1).is_none_or(|&high| high == 0)
+        && message_length(message).is_none_or(|length| length >= 40)
+        && message.get(4).is_none_or(|&major| major == 3 || major == 0x7f);
+    match payload.get(HEADER + record..) {
+        _ if !sensible => Guess::No,
+        _ if message.len() > 4 => Guess::Yes(role),
+        // A record that holds less than that is followed by another.
+        Some(next @ [HANDSHAKE_RECORD, 3, ..]) if matches!(record_length(next), Length::Is(_)) => Guess::Yes(role),
+        Some([_, _, _, _, _, ..]) => Guess::No,
+        _ => Guess::Maybe,
     }
-    if payload.len() < head.len() {
-        return Guess::Maybe;
-    }
-    let role = if payload.get(5) == Some(&CLIENT_HELLO) { Role::Client } else { Role::Server };
-    match message_length(payload.get(HEADER..).unwrap_or_default()) {
-        // Version, random, session id, one cipher suite, one compression method; drafts had less.
-        Some(length) if length >= 40 => Guess::Yes(role),
-        _ => Guess::No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_is_recognised_from_either_side_and_nothing_else_is() {
+        let hello = |kind: u8| [&[22, 3, 1, 0, 60, kind, 0, 0, 56, 3, 3][..], &[9; 54]].concat();
+        assert_eq!(check(&hello(CLIENT_HELLO), 0), Guess::Yes(Role::Client));
+        assert_eq!(check(&hello(SERVER_HELLO), 0), Guess::Yes(Role::Server));
+        assert_eq!(check(&hello(16), 443), Guess::No);
+        assert!((1..10).all(|end| check(&hello(CLIENT_HELLO)[..end], 0) == Guess::Maybe));
+        let pieces = [22, 3, 1, 0, 3, 1, 0, 0, 22, 3, 1, 0, 3, 56, 3, 3];
+        assert_eq!(check(&pieces, 0), Guess::Yes(Role::Client));
+        assert_eq!(check(&pieces[..10], 0), Guess::Maybe);
+        for other in [
+            &[22, 3, 1, 0, 3, 1, 0, 0, 5, 5, 5, 5, 5, 5][..],
+            &[22, 3, 1, 0, 60, 1, 0, 0, 20, 3, 3],
+            &[22, 3, 1, 0, 60, 1, 0, 0, 56, 8, 3],
+            &[22, 3, 1, 0xff, 0xff, 1, 0, 0, 56, 3, 3],
+            &[23, 3, 3, 0, 60, 1, 0, 0, 56, 3, 3],
+            b"",
+        ] {
+            assert_eq!(check(other, 443), Guess::No, "{other:?}");
+        }
     }
 }

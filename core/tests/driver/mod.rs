@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use _core::protocols::{Inference, Message, Parser, ParserSettings, Protocol, Role, Step, infer};
 
+pub mod conversations;
+
 pub const WINDOW: usize = 64 * 1024;
 
 /// One direction of a connection.
@@ -74,6 +76,9 @@ impl Connection {
             let consumed = match step {
                 Step::Message { consumed, message } => {
                     self.messages.push((role, *message));
+                    while let Some(message) = self.parser.more() {
+                        self.messages.push((role, *message));
+                    }
                     consumed
                 }
                 Step::Skip(consumed) => consumed,

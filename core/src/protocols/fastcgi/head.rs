@@ -2,27 +2,12 @@
 
 use memchr::memchr;
 
-use crate::protocols::trace_context::{same_header, span_id, trace_id};
+use crate::protocols::propagation::Propagation;
+use crate::protocols::trace_context::same_header;
 use crate::protocols::{Kind, Message, ParserSettings, Status, endpoint};
 
-/// Value of the header that stands first in a list of the settings.
-#[derive(Default)]
-struct Preferred(Option<(usize, String)>);
-
-impl Preferred {
-    fn offer(&mut self, names: &[String], header: &[u8], value: impl FnOnce() -> Option<String>) {
-        let rank = names.iter().position(|name| same_header(header, name));
-        if let Some(rank) = rank.filter(|rank| self.0.as_ref().is_none_or(|(known, _)| rank < known))
-            && let Some(value) = value()
-        {
-            self.0 = Some((rank, value));
-        }
-    }
-
-    fn take(&mut self) -> String {
-        self.0.take().map(|(_, value)| value).unwrap_or_default()
-    }
-}
+/// Most headers of a request that are kept until it is named.
+const MAX_HEADERS: usize = 32;
 
 /// Parameters of a request as they come.
 #[derive(Default)]
@@ -31,10 +16,8 @@ pub struct Params {
     script: String,
     user_agent: String,
     referer: String,
-    x_request_id: Preferred,
-    proxy_client: Preferred,
-    trace_id: Preferred,
-    span_id: Preferred,
+    /// Headers that the settings name, with their values.
+    headers: Vec<(Vec<u8>, String)>,
 }
 
 impl Params {
@@ -52,13 +35,13 @@ impl Params {
             _ => {}
         }
         if let Some(header) = name.strip_prefix(b"HTTP_") {
-            // The formats of trace contexts go by the header's own spelling.
-            let header = header.to_ascii_lowercase();
-            let text = || settings.text(value);
-            self.x_request_id.offer(&settings.x_request_id, &header, || Some(text()));
-            self.proxy_client.offer(&settings.http_real_client, &header, || Some(text()));
-            self.trace_id.offer(&settings.apm_trace_id, &header, || trace_id(&header, &text()));
-            self.span_id.offer(&settings.apm_span_id, &header, || span_id(&header, &text()));
+            let lists =
+                [&settings.x_request_id, &settings.http_real_client, &settings.apm_trace_id, &settings.apm_span_id];
+            let named = lists.into_iter().flatten().any(|known| same_header(header, known));
+            if named && self.headers.len() < MAX_HEADERS {
+                // The formats of trace contexts go by the header's own spelling.
+                self.headers.push((header.to_ascii_lowercase(), settings.text(value)));
+            }
         }
     }
 
@@ -75,11 +58,11 @@ impl Params {
         if message.endpoint.is_empty() {
             message.endpoint = endpoint(&message.request_resource, settings.http_endpoint_segments);
         }
-        let proxied = self.proxy_client.take();
-        proxied.split(',').next().unwrap_or_default().trim().clone_into(&mut message.http_proxy_client);
-        message.x_request_id = self.x_request_id.take();
-        message.trace_id = self.trace_id.take();
-        message.span_id = self.span_id.take();
+        let mut propagation = Propagation::new(settings);
+        for (name, value) in &self.headers {
+            propagation.offer_http(name, value.as_bytes());
+        }
+        propagation.fill(&mut message);
         for (name, value) in [("user_agent", self.user_agent), ("referer", self.referer)] {
             if !value.is_empty() {
                 message.attributes.push((name.to_owned(), value));
@@ -147,14 +130,14 @@ pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
 pub fn response(head: &[u8], settings: &ParserSettings) -> Message {
     let mut message = Message { kind: Kind::Response, ..Message::default() };
     let (mut code, mut phrase) = (200, "");
-    let mut x_request_id = Preferred::default();
+    let mut propagation = Propagation::new(settings);
     for line in head.split(|&byte| byte == b'\n') {
         let Some(colon) = memchr(b':', line) else {
             continue;
         };
         let (name, value) = line.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
-        x_request_id.offer(&settings.x_request_id, name, || Some(settings.text(value)));
+        propagation.offer(name, value);
         let text = std::str::from_utf8(value).unwrap_or_default();
         if name.eq_ignore_ascii_case(b"status") {
             let (digits, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -165,7 +148,7 @@ pub fn response(head: &[u8], settings: &ParserSettings) -> Message {
             message.length = text.parse().ok();
         }
     }
-    message.x_request_id = x_request_id.take();
+    propagation.fill(&mut message);
     message.response_code = Some(code);
     message.status = match code {
         400..500 => Status::ClientError,

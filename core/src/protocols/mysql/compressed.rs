@@ -2,7 +2,7 @@
 //! plain packets. They are inflated piece by piece; what a plain packet does not need is skipped by count there too.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 use super::{Mysql, packet, u24};
 use crate::event::Origin;
@@ -12,6 +12,9 @@ use crate::protocols::{Message, Role, Step};
 const HEADER: usize = 7;
 /// Most bytes of one compressed packet that are inflated; the rest is lost.
 const MAX_HELD: usize = 48 * 1024;
+/// The tables of a block of zlib are shorter: what gives nothing after so many bytes gives nothing at all. (zstd gives
+/// whole blocks only.)
+const MAX_SILENT: usize = 512;
 const PIECE: usize = 16 * 1024;
 /// Most bytes of an unfinished plain packet.
 const MAX_PLAIN: usize = 64 * 1024;
@@ -94,22 +97,26 @@ pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
         return Ok(None);
     }
     let mut plain = vec![0; frame.inflated.min(4096)];
-    let length = deflated(frame.body).and_then(|mut reader| read(reader.as_mut(), &mut plain)).unwrap_or(0);
+    let Some(length) = deflated(frame.body).and_then(|mut reader| read(reader.as_mut(), &mut plain)) else {
+        return Ok(None);
+    };
     plain.truncate(length);
     match length > 4 {
         true => Ok(Some(plain)),
-        false if frame.body.len() < frame.length.min(MAX_HELD) => Err(()),
+        false if frame.body.len() < frame.length.min(if zlib { MAX_SILENT } else { MAX_HELD }) => Err(()),
         false => Ok(None),
     }
 }
 
-/// Fills `into` as far as the bytes go.
+/// Fills `into` as far as the bytes go; `None` when they are damaged from the beginning.
 fn read(reader: &mut dyn Read, into: &mut [u8]) -> Option<usize> {
     let mut filled = 0;
     while filled < into.len() {
         match reader.read(into.get_mut(filled..)?) {
-            Ok(0) | Err(_) => break,
+            Ok(0) => break,
             Ok(more) => filled += more,
+            Err(error) if filled == 0 && error.kind() != ErrorKind::UnexpectedEof => return None,
+            Err(_) => break,
         }
     }
     Some(filled)
