@@ -18,7 +18,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Fed to one parser in a flood.
-const FLOOD_BYTES: u64 = 1 << 26;
+const FLOOD_BYTES: u64 = 1 << 22;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

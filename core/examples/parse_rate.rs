@@ -1,11 +1,17 @@
 //! Messages per second of one core, by protocol: a JSON object. `cargo run --release --no-default-features --example parse_rate`.
 
+#[path = "../tests/driver/mod.rs"]
+mod driver;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _core::protocols::{ParserSettings, REGISTRY, Role, Step};
+use _core::event::{Direction, Origin};
+use _core::protocols::{ParserSettings, Protocol, REGISTRY, Role, Step};
+use _core::stream::{Piece, Report, Stream};
+use driver::conversations::{Conversation, conversations};
 
-/// A request and its response, as a demo shop has them.
+/// A request and its response, as a demo shop has them. Other protocols show a recorded conversation, connection and all.
 fn exchange(name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     Some(match name {
         "HTTP" => (
@@ -25,38 +31,70 @@ fn exchange(name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     })
 }
 
+/// Messages of the exchange, parsed again and again on one connection for a second.
+fn repeated(protocol: &Protocol, settings: &Arc<ParserSettings>, request: &[u8], response: &[u8]) -> f64 {
+    let mut parser = (protocol.parser)(settings);
+    parser.transport(protocol.transports.first().copied().unwrap_or(6));
+    let (mut messages, start) = (0u64, Instant::now());
+    while start.elapsed() < Duration::from_secs(1) {
+        for _ in 0..1000 {
+            for (role, bytes) in [(Role::Client, request), (Role::Server, response)] {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let consumed = match parser.parse(role, rest) {
+                        Step::Message { consumed, message } => {
+                            messages += 1;
+                            std::hint::black_box(&message);
+                            consumed
+                        }
+                        Step::Skip(consumed) => consumed,
+                        _ => panic!("{} cannot read its own sample", protocol.name),
+                    };
+                    rest = rest.get(consumed as usize..).unwrap_or_default();
+                }
+            }
+        }
+    }
+    messages as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Messages of a recorded conversation, each time on a new connection, for a second.
+fn recorded(conversation: &Conversation, settings: &Arc<ParserSettings>) -> f64 {
+    let (mut messages, start) = (0u64, Instant::now());
+    let mut seen = Vec::new();
+    while start.elapsed() < Duration::from_secs(1) {
+        for _ in 0..100 {
+            let mut parser = (conversation.protocol.parser)(settings);
+            parser.transport(conversation.transport);
+            let mut streams = [Stream::default(), Stream::default()];
+            for (role, payload) in &conversation.writes {
+                let (side, direction) = match role {
+                    Role::Client => (0, Direction::Ingress),
+                    Role::Server => (1, Direction::Egress),
+                };
+                let piece = Piece { origin: Origin::default(), length: payload.len() as u64, payload };
+                let (datagram, mut report) = (conversation.transport != 6, Report::default());
+                streams[side].feed(parser.as_mut(), (*role, direction), piece, datagram, &mut seen, &mut report);
+                messages += seen.len() as u64;
+                std::hint::black_box(&seen);
+                seen.clear();
+            }
+        }
+    }
+    messages as f64 / start.elapsed().as_secs_f64()
+}
+
 fn main() {
     let settings = Arc::new(ParserSettings::default());
     let mut rates = serde_json::Map::new();
     for protocol in REGISTRY {
-        let Some((request, response)) = exchange(protocol.name) else {
-            continue;
+        let is_short = |one: &&Conversation| one.writes.iter().all(|(_, bytes)| bytes.len() < 1 << 14);
+        let mut own = conversations().iter().filter(|one| one.protocol.id == protocol.id).filter(is_short);
+        let rate = match (exchange(protocol.name), own.next()) {
+            (Some((request, response)), _) => repeated(protocol, &settings, &request, &response),
+            (None, Some(conversation)) => recorded(conversation, &settings),
+            (None, None) => continue,
         };
-        let mut parser = (protocol.parser)(&settings);
-        parser.transport(protocol.transports.first().copied().unwrap_or(6));
-        let (mut messages, start) = (0u64, Instant::now());
-        while start.elapsed() < Duration::from_secs(1) {
-            for _ in 0..1000 {
-                for (role, bytes) in [(Role::Client, &request), (Role::Server, &response)] {
-                    let mut rest = bytes.as_slice();
-                    while !rest.is_empty() {
-                        let consumed = match parser.parse(role, rest) {
-                            Step::Message { consumed, message } => {
-                                messages += 1;
-                                std::hint::black_box(&message);
-                                consumed
-                            }
-                            Step::Skip(consumed) => consumed,
-                            Step::NeedMore | Step::Invalid | Step::Switch | Step::SwitchTo(_) => {
-                                panic!("{} cannot read its own sample", protocol.name)
-                            }
-                        };
-                        rest = rest.get(consumed as usize..).unwrap_or_default();
-                    }
-                }
-            }
-        }
-        let rate = messages as f64 / start.elapsed().as_secs_f64();
         rates.insert(protocol.name.to_owned(), (rate.round() as u64).into());
     }
     println!("{}", serde_json::json!({ "unit": "messages/s/core", "rates": rates }));

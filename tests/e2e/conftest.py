@@ -112,9 +112,15 @@ class Observed:
 
 @pytest.fixture
 def observed(
-    can_observe: None, shop: Shop, deepflow_server: Callable[..., Running], deepflow_agent: Callable[..., Running]
+    can_observe: None,
+    shop: Shop,
+    deepflow_server: Callable[..., Running],
+    deepflow_agent: Callable[..., Running],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Observed:
-    """A shop with open connections, then a server, then an agent that has begun to see."""
+    """A shop with open connections, then a server, then an agent that has begun to see. Statements are shown with their
+    values: tests find the rows of a request by the word in them."""
+    monkeypatch.setenv("DEEPFLOW_AGENT_PROCESSORS__REQUEST_LOG__TAG_EXTRACTION__OBFUSCATE_PROTOCOLS", "[Redis]")
     shop.traffic("--requests", "40", "--concurrency", "4", "--prefix", "before")
     server = deepflow_server()
     one = Observed(shop, server, deepflow_agent(server.url))

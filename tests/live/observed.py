@@ -80,6 +80,15 @@ class Observed:
         said = log.read_text(errors="replace")[-3000:] if log else ""
         pytest.fail(f"nothing listens on port {port}; the server said:\n{said}")
 
+    def await_output(self, log: Path, text: str, seconds: float = 60) -> None:
+        """Wait until a server that was started says this: it listens before it serves."""
+        deadline = time.monotonic() + seconds
+        while text not in log.read_text(errors="replace"):
+            assert time.monotonic() < deadline, (
+                f"the server does not say {text!r}:\n{log.read_text(errors='replace')[-3000:]}"
+            )
+            time.sleep(0.2)
+
     def run(self, *command: str | Path, seconds: float = 120, **environment: str) -> str:
         """Run a client to its end; its standard output. A failure fails the test with what it said."""
         done = subprocess.run(

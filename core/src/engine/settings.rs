@@ -129,6 +129,7 @@ impl EngineConfig {
             http_endpoint_fold_ids: self.http_endpoint_fold_ids,
             obfuscate_protocols: self.obfuscate_protocols.clone(),
             max_field: self.max_field,
+            ..ParserSettings::default()
         }
     }
 }

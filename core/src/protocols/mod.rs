@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::names::Names;
 use crate::event::Origin;
 
 pub mod amqp;
@@ -22,9 +23,11 @@ pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod iso8583;
+pub mod kafka;
 pub mod ldap;
 pub mod mqtt;
 pub mod mysql;
+pub mod names;
 pub mod nats;
 pub mod openwire;
 pub mod oracle;
@@ -32,8 +35,10 @@ mod path_template;
 pub mod ping;
 pub mod postgresql;
 pub mod propagation;
+pub mod pulsar;
 pub mod quic;
 pub mod redis;
+pub mod rocketmq;
 pub mod sip;
 pub mod sofarpc;
 pub mod someip;
@@ -78,7 +83,8 @@ pub enum Kind {
     Session,
 }
 
-/// One message; a request and its response merge into one row. A response fills the response_* fields only.
+/// One message; a request and its response merge into one row. A response fills the response_* fields, and of domain,
+/// resource and endpoint what only it can know: the request's text goes before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
     pub kind: Kind,
@@ -105,7 +111,8 @@ pub struct Message {
     pub response_result: String,
     /// Declared length of this message's body, bytes.
     pub length: Option<i64>,
-    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named.
+    /// Length of the request's body, bytes, where only the response knows it: it came after the request was named. Or of
+    /// what a server pushes, where that counts as a request.
     pub request_length: Option<i64>,
     pub sql_affected_rows: Option<u64>,
     pub trace_id: String,
@@ -235,6 +242,8 @@ pub struct ParserSettings {
     pub obfuscate_protocols: Vec<String>,
     /// Longest text kept in one field, bytes.
     pub max_field: usize,
+    /// Names that the connections of an engine learn for each other.
+    pub names: Names,
 }
 
 impl Default for ParserSettings {
@@ -250,6 +259,7 @@ impl Default for ParserSettings {
             http_endpoint_fold_ids: true,
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
+            names: Names::default(),
         }
     }
 }
@@ -306,6 +316,9 @@ pub static REGISTRY: &[Protocol] = &[
     amqp1::PROTOCOL,
     sofarpc::PROTOCOL,
     tars::PROTOCOL,
+    pulsar::PROTOCOL,
+    rocketmq::PROTOCOL,
+    kafka::PROTOCOL,
     http2::PROTOCOL,
     grpc::GRPC,
     grpc::TRIPLE,

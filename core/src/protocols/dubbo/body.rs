@@ -11,6 +11,8 @@ use super::jsonb;
 
 /// Kryo's number of the class String, as it stands before a string in a map.
 const KRYO_STRING: u8 = 3;
+/// What stands before an object that was not written before, where Kryo follows references (as it does by default).
+const KRYO_NEW: u8 = 1;
 
 pub enum Body<'a> {
     Hessian(Hessian<'a>),
@@ -162,7 +164,13 @@ fn kryo_value(bytes: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let (last, first) = name.split_last()?;
     memchr::memmem::find_iter(bytes, first).find_map(|at| {
         let mut cursor = Cursor(bytes.get(at + first.len()..)?);
-        (cursor.u8()? == last | 0x80 && cursor.u8()? == KRYO_STRING).then(|| kryo_string(&mut cursor))?
+        if cursor.u8()? != last | 0x80 || cursor.u8()? != KRYO_STRING {
+            return None;
+        }
+        if cursor.0.first() == Some(&KRYO_NEW) {
+            cursor.u8()?;
+        }
+        kryo_string(&mut cursor)
     })
 }
 
@@ -193,6 +201,8 @@ mod tests {
             assert_eq!(kryo_string(&mut Cursor(bytes)).as_deref(), Some(expected), "{bytes:?}");
         }
         assert_eq!(kryo_string(&mut Cursor(b"\xff\xff\xff\xff\xff\xff\xff")), None);
-        assert_eq!(kryo_value(b"..traceparen\xf4\x03valu\xe5", b"traceparent").as_deref(), Some(&b"value"[..]));
+        for entry in [&b"..traceparen\xf4\x03valu\xe5"[..], b"\x01traceparen\xf4\x03\x01valu\xe5"] {
+            assert_eq!(kryo_value(entry, b"traceparent").as_deref(), Some(&b"value"[..]));
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Loose: a boolean is a byte, a long eight bytes. Tight: all booleans of a command stand as bits in front of it, and
 //! say how long the longs are.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::super::cursor::Cursor;
@@ -30,7 +31,7 @@ pub type Cache = HashMap<u16, Vec<u8>>;
 /// What a command says that a row shows.
 #[derive(Debug, Default)]
 pub struct Said<'a> {
-    pub destination: Vec<u8>,
+    pub destination: Cow<'a, [u8]>,
     pub broker_url: &'a [u8],
     pub correlation: &'a [u8],
     pub properties: &'a [u8],
@@ -153,14 +154,14 @@ impl<'a, 'c> Wire<'a, 'c> {
     }
 
     /// An object that is sent once and then by its number.
-    fn cached(&mut self, depth: usize, keep: bool) -> Option<Vec<u8>> {
+    fn cached(&mut self, depth: usize, keep: bool) -> Option<Cow<'a, [u8]>> {
         if !self.format.cached {
-            return self.nested(depth).map(<[u8]>::to_vec);
+            return self.nested(depth).map(Cow::Borrowed);
         }
         let new = self.flag()?;
         let number = self.cursor.u16()?;
         if !new {
-            return Some(self.cache.get(&number).cloned().unwrap_or_default());
+            return Some(Cow::Owned(self.cache.get(&number).cloned().unwrap_or_default()));
         }
         let name = self.nested(depth)?;
         // The numbers are given anew when they are used up: what had this one before is gone.
@@ -168,7 +169,7 @@ impl<'a, 'c> Wire<'a, 'c> {
         if keep && name.len() <= MAX_CACHED_NAME && self.cache.len() < MAX_CACHED {
             self.cache.insert(number, name.to_vec());
         }
-        Some(name.to_vec())
+        Some(Cow::Borrowed(name))
     }
 
     fn throwable(&mut self) -> Option<()> {
@@ -208,7 +209,7 @@ impl<'a, 'c> Wire<'a, 'c> {
                     self.said.destination = name;
                 }
             }
-            Slot::NestedDestination => self.said.destination = self.nested(depth + 1)?.to_vec(),
+            Slot::NestedDestination => self.said.destination = Cow::Borrowed(self.nested(depth + 1)?),
             Slot::OtherDestination => drop(self.cached(depth + 1, true)?),
             Slot::BrokerUrl => self.said.broker_url = self.text()?,
             Slot::Correlation => self.said.correlation = self.text()?,
