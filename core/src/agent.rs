@@ -14,11 +14,11 @@ use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
 use crate::peers::{Process, comm_bytes, comm_text};
 
-/// How often the rings are read: so that a reading has about this many records, within these bounds. Short stretches of
-/// work leave the observed programs their processors; an idle machine is rarely woken.
-const POLL_RECORDS: usize = 64;
-const POLL_MIN: Duration = Duration::from_micros(200);
-const POLL_MAX: Duration = Duration::from_millis(10);
+/// How often the rings are read: seldom, because each time a program of a busy machine loses its processor, and what
+/// it works with waits too; more often when a ring gets fuller than this.
+const POLL_MAX: Duration = Duration::from_millis(20);
+const POLL_MIN: Duration = Duration::from_millis(1);
+const FULLER: f64 = 0.25;
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
@@ -155,9 +155,10 @@ impl Worker {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => self.answer(command),
                 Err(RecvTimeoutError::Timeout) => {
-                    interval = match self.read() {
-                        records if records > 2 * POLL_RECORDS => (interval / 2).max(POLL_MIN),
-                        records if records < POLL_RECORDS / 2 => (interval * 2).min(POLL_MAX),
+                    self.read();
+                    interval = match self.capture.fill() {
+                        fill if fill > FULLER => (interval / 2).max(POLL_MIN),
+                        fill if fill < FULLER / 4.0 => (interval * 2).min(POLL_MAX),
                         _ => interval,
                     };
                     next = Instant::now() + interval;
@@ -166,16 +167,14 @@ impl Worker {
         }
     }
 
-    /// Works off what is in the rings; returns how many records that was.
-    fn read(&mut self) -> usize {
+    fn read(&mut self) {
         let mut last_pid = 0;
         let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
-        let records = self.capture.poll(&mut watch);
+        self.capture.poll(&mut watch);
         self.engine.tick(now_us());
         for socket in self.engine.take_quiet() {
             self.capture.quiet(socket);
         }
-        records
     }
 
     fn answer(&mut self, command: Command) {

@@ -492,6 +492,11 @@ impl Capture {
         count
     }
 
+    /// How full the fullest ring was when `poll` last looked, 0 to 1.
+    pub fn fill(&self) -> f64 {
+        self.sockets.ring.fill()
+    }
+
     /// No data of this socket is wanted any more: the kernel sends none from its next call on, only its end.
     pub fn quiet(&mut self, socket: u64) {
         // A mark that could not be set costs records that the caller ignores; it may set it again.
