@@ -1,11 +1,13 @@
 """The declaration is read strictly, and what is generated from it is current."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from deepflow import _core
 from deepflow.schema import SchemaError, load
 from deepflow.schema.__main__ import PAGE
 from deepflow.schema.docs import reference
@@ -29,6 +31,11 @@ def test_sides_become_two_columns_and_tags() -> None:
     table = load().tables["flow_log.l7_flow_log"]
     assert [table.column[f"ip4_{side}"].side for side in (0, 1)] == [0, 1]
     assert {tag.name for tag in table.tags if tag.base == "auto_service"} == {"auto_service_0", "auto_service_1"}
+
+
+def test_every_protocol_of_the_core_has_its_name() -> None:
+    known = {entry["id"]: entry["name"] for entry in json.loads(_core.protocols())}
+    assert load().enums["l7_protocol"] == {0: "N/A"} | known
 
 
 def test_wire_schema_has_sent_columns_in_order_with_their_arrow_types() -> None:
