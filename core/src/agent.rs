@@ -16,9 +16,9 @@ use crate::peers::{Process, comm_bytes, comm_text};
 
 /// How often the rings are read: seldom, because each time a program of a busy machine loses its processor, and what
 /// it works with waits too; more often when a ring gets fuller than this.
-const POLL_MAX: Duration = Duration::from_millis(20);
+const POLL_MAX: Duration = Duration::from_millis(50);
 const POLL_MIN: Duration = Duration::from_millis(1);
-const FULLER: f64 = 0.25;
+const FULLER: f64 = 0.5;
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
