@@ -30,7 +30,7 @@ pub const PROTOCOL: Protocol = Protocol {
 
 const PORT: u16 = 11211;
 /// Commands remembered while their replies are awaited.
-const MAX_AWAITED: usize = 65536;
+const MAX_AWAITED: usize = 8192;
 /// A UDP frame begins with its request id, number, count and two bytes that are zero.
 const FRAME: usize = 8;
 

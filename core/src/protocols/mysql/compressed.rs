@@ -69,6 +69,21 @@ fn deflated<'a>(body: &'a [u8]) -> Option<Box<dyn Read + 'a>> {
     Some(Box::new(decoder))
 }
 
+/// Bytes until the end of the first block of zstd (RFC 8878, sections 3.1.1.1 and 3.1.1.2): before, it gives nothing.
+fn first_block(body: &[u8]) -> Option<usize> {
+    let descriptor = *body.get(ZSTD.len())?;
+    let single = usize::from(descriptor >> 5 & 1);
+    let size = match descriptor >> 6 {
+        0 => single,
+        flag => 1 << flag,
+    };
+    let dictionary = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
+    let at = ZSTD.len() + 1 + (1 - single) + dictionary + size;
+    let header = u24(body.get(at..)?)?;
+    let content = if header >> 1 & 3 == 1 { 1 } else { header >> 3 };
+    Some(at + 3 + content)
+}
+
 /// The plain bytes at the beginning, when this is a compressed packet. `None` in `Err`: too short to tell.
 pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
     let whole = packet(window).is_some_and(|packet| packet.body.len() == packet.length);
@@ -95,6 +110,10 @@ pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
     }
     if !(zlib || frame.body.starts_with(&ZSTD)) || frame.inflated < 5 || frame.length < 8 {
         return Ok(None);
+    }
+    let awaited = frame.length.min(MAX_HELD);
+    if frame.body.starts_with(&ZSTD) && frame.body.len() < first_block(frame.body).unwrap_or(awaited).min(awaited) {
+        return Err(());
     }
     let mut plain = vec![0; frame.inflated.min(4096)];
     let Some(length) = deflated(frame.body).and_then(|mut reader| read(reader.as_mut(), &mut plain)) else {
@@ -204,7 +223,7 @@ impl Mysql {
             side.began = self.origin;
         }
         side.plain.extend_from_slice(bytes);
-        let window = std::mem::take(&mut side.plain);
+        let mut window = std::mem::take(&mut side.plain);
         let mut at = 0;
         while let Some(rest) = window.get(at..).filter(|rest| !rest.is_empty()) {
             let last = (missing > 0 || rest.len() >= MAX_PLAIN).then_some(missing);
@@ -233,7 +252,8 @@ impl Mysql {
         }
         side.lost = missing > 0;
         if !side.lost {
-            side.plain = window.get(at..).unwrap_or_default().to_vec();
+            window.drain(..at.min(window.len()));
+            side.plain = window;
         }
     }
 }
