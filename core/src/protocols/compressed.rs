@@ -9,6 +9,8 @@ use std::io::Read;
 pub enum Algorithm {
     /// RFC 1950.
     Zlib,
+    /// RFC 1952.
+    Gzip,
     /// One raw block, as the snappy library writes it.
     Snappy,
     /// One raw block, without frame.
@@ -21,6 +23,7 @@ pub fn prefix(algorithm: Algorithm, input: &[u8], max: usize) -> Vec<u8> {
     let mut output = Vec::new();
     match algorithm {
         Algorithm::Zlib => read(flate2::read::ZlibDecoder::new(input), max, &mut output),
+        Algorithm::Gzip => read(flate2::read::GzDecoder::new(input), max, &mut output),
         Algorithm::Zstd => {
             if let Ok(decoder) = zstd::Decoder::with_buffer(input) {
                 read(decoder, max, &mut output);

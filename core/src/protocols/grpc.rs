@@ -41,7 +41,8 @@ pub const WEB: Protocol = Protocol {
     check: |_, _| Guess::No,
     parser: super::http1::PROTOCOL.parser,
     doc: "gRPC calls of browsers on HTTP/1.1 or HTTP/2 (content type application/grpc-web, application/grpc-web-text). \
-          The status is read from the trailers, which are the end of the response's body. Fields are those of gRPC.",
+          The status is read from the trailers, which are the end of the response's body, also when gzip compresses \
+          them; it is unknown when another compression does. Fields are those of gRPC.",
 };
 
 /// Which of them a message belongs to.

@@ -198,7 +198,7 @@ impl Http1 {
     /// The response that was held back, with what its body said.
     fn release(&mut self) -> Option<Box<Message>> {
         let (mut message, body) = self.held.take()?;
-        body.outcome(&self.settings).fill(&mut message);
+        body.fill(&mut message, &self.settings);
         Some(message)
     }
 

@@ -1,11 +1,17 @@
 //! The trailers at the end of a gRPC-Web body: its last frame, marked by the top bit of its flags.
 
+use std::borrow::Cow;
+
 use super::{Call, Outcome};
-use crate::protocols::ParserSettings;
+use crate::protocols::compressed::{Algorithm, prefix};
+use crate::protocols::{Message, ParserSettings, Status};
 
 /// Longest trailers that are read.
 const MAX_TRAILERS: usize = 8192;
 const MARK: u8 = 0x80;
+const COMPRESSED: u8 = 1;
+/// What gzip begins with; other compressions have no name in the frame.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Walks a body that comes in any pieces; keeps nothing of it but the trailers.
 #[derive(Debug, Default)]
@@ -19,6 +25,7 @@ pub struct Body {
     read: usize,
     left: u64,
     trailers: Vec<u8>,
+    compressed: bool,
     /// Bytes are missing, or it is no such body.
     lost: bool,
 }
@@ -60,8 +67,8 @@ impl Body {
                 if self.read == self.header.len() {
                     let [flags, a, b, c, d] = self.header;
                     self.left = u64::from(u32::from_be_bytes([a, b, c, d]));
-                    // Compressed (1) and trailers (0x80) are the flags there are.
-                    self.lost = flags & !(MARK | 1) != 0;
+                    self.lost = flags & !(MARK | COMPRESSED) != 0;
+                    self.compressed = flags & COMPRESSED != 0;
                     if self.left == 0 {
                         self.read = 0;
                     }
@@ -90,10 +97,25 @@ impl Body {
         self.lost = true;
     }
 
-    /// What the trailers said.
-    pub fn outcome(&self, settings: &ParserSettings) -> Outcome {
+    /// Puts what the trailers said into the response; trailers that cannot be read leave its outcome open.
+    pub fn fill(&self, message: &mut Message, settings: &ParserSettings) {
+        let outcome = self.outcome(settings);
+        if outcome.status.is_none() && !self.trailers.is_empty() && message.status == Status::Success {
+            message.status = Status::Unknown;
+        }
+        outcome.fill(message);
+    }
+
+    fn outcome(&self, settings: &ParserSettings) -> Outcome {
         let mut outcome = Outcome::default();
-        for line in self.trailers.split(|&byte| byte == b'\n') {
+        let lines = match self.compressed {
+            true if self.trailers.starts_with(&GZIP) => {
+                Cow::Owned(prefix(Algorithm::Gzip, &self.trailers, MAX_TRAILERS))
+            }
+            true => return outcome,
+            false => Cow::Borrowed(self.trailers.as_slice()),
+        };
+        for line in lines.split(|&byte| byte == b'\n') {
             if let Some(colon) = line.iter().position(|&byte| byte == b':') {
                 let (name, value) = line.split_at(colon);
                 outcome.read(name.trim_ascii(), value.get(1..).unwrap_or_default().trim_ascii(), settings);
@@ -125,6 +147,8 @@ fn group(digits: [u8; 4]) -> Option<([u8; 3], usize)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     const BINARY: &[u8] = b"\0\0\0\0\x03abc\x80\0\0\0\x26grpc-status: 5\r\ngrpc-message: no%20key";
@@ -141,6 +165,23 @@ mod tests {
                 let outcome = body.outcome(&ParserSettings::default());
                 assert_eq!(outcome, Outcome { status: Some(5), message: "no key".to_owned() }, "{call:?} {size}");
             }
+        }
+    }
+
+    #[test]
+    fn trailers_may_be_compressed() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(b"Grpc-Status: 15\r\nGrpc-Message: the%20end\r\n").unwrap();
+        let gzip = gzip.finish().unwrap();
+        let length = u32::try_from(gzip.len()).unwrap().to_be_bytes();
+        for (trailers, code, status) in
+            [(gzip.as_slice(), Some(15), Status::ServerError), (&vec![7; gzip.len()], None, Status::Unknown)]
+        {
+            let mut body = Body::new(Call::Web);
+            body.feed(&[b"\0\0\0\0\x03abc\x81", length.as_slice(), trailers].concat());
+            let mut message = Message { status: Status::Success, ..Message::default() };
+            body.fill(&mut message, &ParserSettings::default());
+            assert_eq!((message.response_code, message.status), (code, status));
         }
     }
 

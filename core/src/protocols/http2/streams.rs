@@ -37,7 +37,7 @@ impl Stream {
     fn complete(mut self, settings: Option<&ParserSettings>) -> Option<Message> {
         let mut message = *self.held.take()?;
         if let (Some(body), Some(settings)) = (&self.body, settings) {
-            body.outcome(settings).fill(&mut message);
+            body.fill(&mut message, settings);
         }
         self.measure(&mut message);
         Some(message)
@@ -182,7 +182,9 @@ impl Streams {
             None if waits => unanswered(id, call),
             None => return None,
         };
-        if code != NO_ERROR || waits {
+        // A client need not read on what HTTP refused: the refusal is the outcome.
+        let refused = matches!(message.status, Status::ClientError | Status::ServerError);
+        if (code != NO_ERROR || waits) && !refused {
             blame(&mut message, role, code);
         }
         Some(Box::new(message))
