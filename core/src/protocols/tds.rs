@@ -34,6 +34,8 @@ pub const PROTOCOL: Protocol = Protocol {
 const PORT: u16 = 1433;
 const HEADER: usize = 8;
 const END: u8 = 1;
+/// Packets that a request is put together from; what more there are is not looked at.
+const MAX_PACKETS: usize = 64;
 const MAX_AWAITED: usize = 256;
 /// Bytes of a packet's end that are kept, as tokens may go on in the next one.
 const TAIL: usize = 1024;
@@ -338,22 +340,26 @@ fn assemble(window: &[u8], wanted: usize, anyway: bool) -> Option<Cow<'_, [u8]>>
     if !whole || wanted == usize::MAX {
         return anyway.then_some(Cow::Borrowed(first.body));
     }
-    let mut body = first.body.to_vec();
+    // Walked along before anything is copied: the window comes again for each byte that it grows.
+    let mut bodies = vec![first.body];
+    let mut held = first.body.len();
     let mut rest = window.get(first.length..).unwrap_or_default();
-    loop {
+    let enough = loop {
         let Some(next) = packet(rest).filter(|next| next.kind == first.kind && next.length >= HEADER) else {
-            return (anyway || rest.len() >= HEADER).then_some(Cow::Owned(body));
+            break anyway || rest.len() >= HEADER;
         };
-        body.extend_from_slice(next.body);
+        bodies.push(next.body);
+        held += next.body.len();
         let complete = next.length <= rest.len();
-        if body.len() >= wanted || complete && next.last {
-            return Some(Cow::Owned(body));
+        if held >= wanted || complete && next.last || bodies.len() >= MAX_PACKETS {
+            break true;
         }
         if !complete {
-            return anyway.then_some(Cow::Owned(body));
+            break anyway;
         }
         rest = rest.get(next.length..).unwrap_or_default();
-    }
+    };
+    enough.then(|| Cow::Owned(bodies.concat()))
 }
 
 impl Parser for Tds {

@@ -111,8 +111,10 @@ pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
     if !(zlib || frame.body.starts_with(&ZSTD)) || frame.inflated < 5 || frame.length < 8 {
         return Ok(None);
     }
-    let awaited = frame.length.min(MAX_HELD);
-    if frame.body.starts_with(&ZSTD) && frame.body.len() < first_block(frame.body).unwrap_or(awaited).min(awaited) {
+    // The window comes again for each byte that it grows: it is inflated once.
+    let most = frame.length.min(if zlib { MAX_SILENT } else { MAX_HELD });
+    let awaited = if zlib { most } else { first_block(frame.body).unwrap_or(most).min(most) };
+    if frame.body.len() < awaited {
         return Err(());
     }
     let mut plain = vec![0; frame.inflated.min(4096)];
@@ -120,11 +122,7 @@ pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
         return Ok(None);
     };
     plain.truncate(length);
-    match length > 4 {
-        true => Ok(Some(plain)),
-        false if frame.body.len() < frame.length.min(if zlib { MAX_SILENT } else { MAX_HELD }) => Err(()),
-        false => Ok(None),
-    }
+    Ok((length > 4).then_some(plain))
 }
 
 /// Fills `into` as far as the bytes go; `None` when they are damaged from the beginning.
