@@ -15,7 +15,7 @@ const MAX_HELD: usize = 48 * 1024;
 /// The tables of a block of zlib are shorter: what gives nothing after so many bytes gives nothing at all. (zstd gives
 /// whole blocks only.)
 const MAX_SILENT: usize = 512;
-const PIECE: usize = 16 * 1024;
+const PIECE: usize = 4 * 1024;
 /// Most bytes of an unfinished plain packet.
 const MAX_PLAIN: usize = 64 * 1024;
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -62,9 +62,9 @@ fn frame(window: &[u8]) -> Option<Frame<'_>> {
 
 fn deflated<'a>(body: &'a [u8]) -> Option<Box<dyn Read + 'a>> {
     if !body.starts_with(&ZSTD) {
-        return Some(Box::new(flate2::read::ZlibDecoder::new(body)));
+        return Some(Box::new(flate2::bufread::ZlibDecoder::new(body)));
     }
-    let mut decoder = zstd::stream::read::Decoder::new(body).ok()?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).ok()?;
     decoder.window_log_max(MAX_WINDOW_LOG).ok()?;
     Some(Box::new(decoder))
 }
