@@ -1,7 +1,9 @@
 """nginx under wrk: requests a second with the agent off, with its kernel part alone, and with the whole agent.
 
 Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs; client and server share the machine's cores
-with the agent, and both are traced. The agent sends to a sink that discards, so that no store is measured here.
+with the agent. `kernel` and `agent` observe both ends of each request, as on a machine that has both; `kernel_server`
+and `agent_server` leave wrk out, as where the clients are on other machines. The agent sends to a sink that discards,
+so that no store is measured here.
 Prints one JSON object.
 """
 
@@ -95,20 +97,28 @@ def await_port(port: int) -> None:
     raise RuntimeError(f"nothing listens on port {port}")
 
 
-def wrk(port: int, seconds: int) -> float:
-    """Requests a second."""
-    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{port}/item/1?x=2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    match = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    if match is None:
-        raise RuntimeError(done.stdout)
-    return float(match.group(1))
+class Wrk:
+    """A wrk that waits, so that its pid is known before it runs."""
+
+    def __init__(self, port: int, seconds: int) -> None:
+        command = f"read go; exec wrk -t1 -c16 -d{seconds}s http://127.0.0.1:{port}/item/1?x=2"
+        self._process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
+
+    def run(self) -> float:
+        """Requests a second."""
+        printed, _ = self._process.communicate("go\n")
+        match = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+        if match is None:
+            raise RuntimeError(printed)
+        return float(match.group(1))
 
 
 @contextmanager
-def kernel_part(example: Path) -> Iterator[subprocess.Popen[bytes]]:
+def kernel_part(example: Path, ignored: list[int]) -> Iterator[subprocess.Popen[bytes]]:
     """The kernel programs with a reader that discards."""
-    with subprocess.Popen([str(example)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command = [str(example), *map(str, ignored)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdin is not None
         if process.stdout.readline().strip() != b"attached":
             raise RuntimeError("the kernel programs could not be attached; run as root")
@@ -117,10 +127,11 @@ def kernel_part(example: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def agent(directory: Path, sink: int) -> Iterator[subprocess.Popen[bytes]]:
+def agent(directory: Path, sink: int, ignored: list[int]) -> Iterator[subprocess.Popen[bytes]]:
     """The whole agent."""
     command = [sys.executable, "-m", "deepflow.cli", "agent", "--server", f"http://127.0.0.1:{sink}"]
     command += ["--state-dir", str(directory / "agent")]
+    command += [word for pid in ignored for word in ("--ignore-pid", str(pid))]
     with subprocess.Popen(command, cwd=ROOT, stderr=(directory / "agent.log").open("wb")) as process:
         time.sleep(3.0)
         if process.poll() is not None:
@@ -147,37 +158,45 @@ def measure(rounds: int, seconds: int) -> dict[str, object]:
     port = free_port()
     sink = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=sink.serve_forever, daemon=True).start()
-    rates: dict[str, list[float]] = {"off": [], "kernel": [], "agent": []}
-    cpu: list[float] = []
+    modes = ("off", "kernel", "agent", "kernel_server", "agent_server")
+    rates: dict[str, list[float]] = {mode: [] for mode in modes}
+    cpu: dict[str, list[float]] = {"agent": [], "agent_server": []}
     rest: list[float] = []
     load: list[float] = []
     try:
         with nginx(directory, port):
-            wrk(port, 1)
+            Wrk(port, 1).run()
             for _ in range(rounds):
-                rates["off"].append(wrk(port, seconds))
-                with kernel_part(program):
-                    rates["kernel"].append(wrk(port, seconds))
-                with agent(directory, sink.server_port) as process:
-                    rest.append(resident_mib(process.pid))
-                    before = cpu_seconds(process.pid)
-                    rates["agent"].append(wrk(port, seconds))
-                    time.sleep(1.5)  # what is still in the ring and the outbox belongs to this load
-                    cpu.append((cpu_seconds(process.pid) - before) / (rates["agent"][-1] * seconds) * 10_000)
-                    load.append(resident_mib(process.pid))
+                for mode in modes:
+                    client = Wrk(port, seconds)
+                    ignored = [client.pid] if mode.endswith("_server") else []
+                    if mode == "off":
+                        rates[mode].append(client.run())
+                    elif mode.startswith("kernel"):
+                        with kernel_part(program, ignored):
+                            rates[mode].append(client.run())
+                    else:
+                        with agent(directory, sink.server_port, ignored) as process:
+                            rest.append(resident_mib(process.pid))
+                            before = cpu_seconds(process.pid)
+                            rates[mode].append(client.run())
+                            time.sleep(1.5)  # what is still in the ring and the outbox belongs to this load
+                            spent = cpu_seconds(process.pid) - before
+                            cpu[mode].append(spent / (rates[mode][-1] * seconds) * 10_000)
+                            load.append(resident_mib(process.pid))
     finally:
         sink.shutdown()
         shutil.rmtree(directory)
     loss = {
         mode: statistics.median(1 - on / off for on, off in zip(rates[mode], rates["off"], strict=True)) * 100
-        for mode in ("kernel", "agent")
+        for mode in modes[1:]
     }
     memory = {"at_rest": rest, "under_load": load}
     return {
         "requests_per_second": {mode: round(statistics.median(values)) for mode, values in rates.items()},
         "rounds": {mode: [round(value) for value in values] for mode, values in rates.items()},
         "loss_percent": {mode: round(value, 1) for mode, value in loss.items()},
-        "agent_cpu_seconds_per_10k_requests": round(statistics.median(cpu), 3),
+        "agent_cpu_seconds_per_10k_requests": {mode: round(statistics.median(spent), 4) for mode, spent in cpu.items()},
         "agent_memory_mib": {when: round(statistics.median(values), 1) for when, values in memory.items()},
     }
 

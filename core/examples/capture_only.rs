@@ -1,4 +1,5 @@
-//! Attaches the kernel programs, reads and discards the ring until standard input closes: the kernel part alone.
+//! Attaches the kernel programs, reads and discards the rings until standard input closes: the kernel part alone.
+//! Arguments: processes that are not observed.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -16,8 +17,8 @@ impl EventSink for Discard {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = CaptureConfig { ignored_pids: vec![std::process::id()], ..CaptureConfig::default() };
-    if let Some(bytes) = std::env::args().nth(1) {
-        config.ring_bytes = bytes.parse()?;
+    for pid in std::env::args().skip(1) {
+        config.ignored_pids.push(pid.parse()?);
     }
     let (mut capture, _) = Capture::start(&config)?;
     println!("attached");

@@ -1,8 +1,8 @@
 //! A capture file through the engine: the same rows as from sockets, without a kernel.
 
 use crate::engine::{Batch, Engine, EngineConfig};
-use crate::packet::capture::Capture;
-use crate::packet::decode::{Other, decode};
+use crate::packet::decode::{Other, TCP, UDP, decode};
+use crate::packet::file::Capture;
 use crate::packet::flows::Flows;
 
 /// Rows and seconds that are encoded at once.
@@ -48,11 +48,13 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
         packets.packets += 1;
         now_us = packet.time_us.max(now_us);
         match decode(packet.link_type, &packet.data) {
-            Ok(transport) => {
+            Ok(decoded) if decoded.later_fragment => packets.fragments += 1,
+            // Of other protocols only an echo has what the engine reads.
+            Ok(decoded) if matches!(decoded.protocol, TCP | UDP) || !decoded.payload.is_empty() => {
                 packets.transport += 1;
-                flows.packet(packet.time_us, &transport, &mut engine);
+                flows.packet(packet.time_us, &decoded, &mut engine);
             }
-            Err(Other::Fragment) => packets.fragments += 1,
+            Ok(_) => packets.foreign += 1,
             Err(Other::Malformed) => packets.malformed += 1,
             Err(Other::Link | Other::Protocol) => packets.foreign += 1,
         }

@@ -17,8 +17,9 @@ import pytest
 
 from deepflow import _core
 
-#: Interpreter with the official clients and the servers that PyPI has (requirements/live.txt).
+#: Where scripts/setup.sh keeps what is no part of the checkout.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepflow"
+#: Interpreter with the official clients and the servers that PyPI has (requirements/live.txt).
 LIVE_PYTHON = Path(os.environ.get("DEEPFLOW_LIVE", CACHE / "live")) / "bin" / "python"
 
 

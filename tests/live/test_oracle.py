@@ -1,5 +1,5 @@
-"""Oracle Net: python-oracledb in its thin mode against the scripted listener of `oracle_server`. No real Oracle
-database can be had in Debian, PyPI, npm, Maven or the Go proxy: the client is real, the server's bytes are those that
+"""Oracle Net: python-oracledb in its thin mode against the scripted listener of `oracle_server`. No Oracle
+database was found in Debian, PyPI, npm or the Go proxy: the client is real, the server's bytes are those that
 this client accepts."""
 
 from __future__ import annotations

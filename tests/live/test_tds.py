@@ -1,5 +1,5 @@
-"""TDS: real clients (python-tds, FreeTDS) against the scripted server of `tds_server`. No real SQL Server can be had in
-Debian, PyPI, npm, Maven or the Go proxy, so that the server's bytes are only as good as our reading of [MS-TDS]."""
+"""TDS: real clients (python-tds, FreeTDS) against the scripted server of `tds_server`. No SQL Server was found in
+Debian, PyPI, npm or the Go proxy, so that the server's bytes are only as good as our reading of [MS-TDS]."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::decode::{ACK, FIN, RST, SYN, TCP, Transport};
+use super::decode::{ACK, FIN, Packet, RST, SYN, TCP};
 use crate::event::{Direction, Endpoint, EventSink, Segment, SocketChange, Source, Task};
 
 /// Most flows at one time.
@@ -35,7 +35,7 @@ pub struct Flows {
 }
 
 /// The same tuple for both directions.
-fn tuple(packet: &Transport<'_>) -> Tuple {
+fn tuple(packet: &Packet<'_>) -> Tuple {
     let (a, b) = (packet.source, packet.destination);
     if (a.ip, a.port) <= (b.ip, b.port) { (packet.protocol, a, b) } else { (packet.protocol, b, a) }
 }
@@ -47,15 +47,15 @@ impl Flows {
     }
 
     /// Hands one packet to the engine.
-    pub fn packet(&mut self, time_us: u64, packet: &Transport<'_>, sink: &mut impl EventSink) {
+    pub fn packet(&mut self, time_us: u64, packet: &Packet<'_>, sink: &mut impl EventSink) {
         self.finish(time_us, sink);
         let tuple = tuple(packet);
         let tcp = packet.protocol == TCP;
-        let syn = tcp && packet.flags & SYN != 0;
+        let syn = tcp && packet.tcp.flags & SYN != 0;
         if let Some(flow) = self.flows.get(&tuple) {
             // A SYN with another number, or any first SYN on a flow that is over, begins a new connection.
             let side = usize::from(packet.source != flow.local);
-            let again = syn && packet.flags & ACK == 0 && flow.syn[side] != Some(packet.tcp_seq);
+            let again = syn && packet.tcp.flags & ACK == 0 && flow.syn[side] != Some(packet.tcp.seq);
             if again && (flow.ending || flow.syn != [None, None]) {
                 sink.socket(&SocketChange::Close { time_us, socket: flow.socket });
                 self.flows.remove(&tuple);
@@ -72,7 +72,7 @@ impl Flows {
                     self.ending.clear();
                 }
                 self.last_socket += 1;
-                let answers = syn && packet.flags & ACK != 0;
+                let answers = syn && packet.tcp.flags & ACK != 0;
                 let (local, remote) =
                     if answers { (packet.destination, packet.source) } else { (packet.source, packet.destination) };
                 let flow =
@@ -83,13 +83,13 @@ impl Flows {
         let direction = if packet.source == flow.local { Direction::Egress } else { Direction::Ingress };
         let side = usize::from(direction == Direction::Ingress);
         if syn {
-            let client_side = usize::from((packet.flags & ACK == 0) == (side == 1));
+            let client_side = usize::from((packet.tcp.flags & ACK == 0) == (side == 1));
             if client_side == 0 {
                 let Flow { socket, local, remote, .. } = *flow;
                 let (netns, task) = (0, Task::default());
                 sink.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task });
             }
-            flow.syn[side] = Some(packet.tcp_seq);
+            flow.syn[side] = Some(packet.tcp.seq);
         }
         sink.segment(&Segment {
             time_us,
@@ -102,12 +102,12 @@ impl Flows {
             netns: 0,
             task: Task::default(),
             // A SYN takes one number of its own: the first byte follows it.
-            tcp_seq: if syn { packet.tcp_seq.wrapping_add(1) } else { packet.tcp_seq },
+            tcp_seq: if syn { packet.tcp.seq.wrapping_add(1) } else { packet.tcp.seq },
             length: packet.length,
             payload: packet.payload,
         });
-        flow.fin[side] |= tcp && packet.flags & FIN != 0;
-        let over = tcp && (packet.flags & RST != 0 || flow.fin == [true, true]);
+        flow.fin[side] |= tcp && packet.tcp.flags & FIN != 0;
+        let over = tcp && (packet.tcp.flags & RST != 0 || flow.fin == [true, true]);
         if over && !flow.ending {
             flow.ending = true;
             self.ending.push_back((time_us, tuple, flow.socket));

@@ -1,5 +1,5 @@
 //! Packets of a capture file: the file formats, the headers, the flows.
 
-pub mod capture;
 pub mod decode;
+pub mod file;
 pub mod flows;

@@ -8,7 +8,18 @@ import org.apache.rocketmq.common.message.Message;
 
 /** Arguments: name server, traceparent. Sends ten messages, two without acknowledgement, and reads them all. */
 public class RocketMqClient {
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
+        try {
+            run(arguments);
+            System.exit(0);
+        } catch (Exception error) {
+            // The client's own threads would keep the program alive.
+            error.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    private static void run(String[] arguments) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer("shop");
         producer.setNamesrvAddr(arguments[0]);
         producer.setVipChannelEnabled(false);
@@ -45,6 +56,5 @@ public class RocketMqClient {
         consumer.shutdown();
         producer.shutdown();
         System.out.println("{\"sent\": [" + sent + "], \"refused\": \"" + refused + "\"}");
-        System.exit(0);
     }
 }
