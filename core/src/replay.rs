@@ -4,6 +4,7 @@ use crate::engine::{Batch, Engine, EngineConfig};
 use crate::packet::decode::{Other, TCP, UDP, decode};
 use crate::packet::file::Capture;
 use crate::packet::flows::Flows;
+use crate::peers::SharedPeers;
 
 /// Rows and seconds that are encoded at once.
 const BATCH_ROWS: usize = 65_536;
@@ -39,7 +40,7 @@ pub fn replay(path: &str, config: &str) -> Result<Vec<Batch>, String> {
 pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String> {
     let config = EngineConfig::from_json(config)?;
     let mut capture = Capture::open(path)?;
-    let mut engine = Engine::numbered(&config, 0);
+    let mut engine = Engine::numbered(&config, 0, SharedPeers::default());
     let mut flows = Flows::default();
     let mut packets = Packets::default();
     let mut batches = Vec::new();

@@ -6,7 +6,8 @@ use arrow_schema::ArrowError;
 
 use crate::connection::{Flow, is_client};
 use crate::event::Source;
-use crate::meter::{Closed, EndKey, PairKey};
+use crate::joined::Exchange;
+use crate::meter::{Closed, EndKey, Pair, PairKey};
 use crate::peers::{Peers, Process, comm_text};
 use crate::protocols::{Kind, by_id};
 use crate::rows::{
@@ -26,20 +27,28 @@ pub type Batch = (&'static str, usize, Vec<u8>);
 /// Tables that the engine fills.
 pub const TABLES: &[&str] = &["l7_flow_log", "application.1s", "application_map.1s"];
 
-/// The other end's process: as it is known now, else as it was found before.
-pub fn peer(flow: &Flow, peers: &Peers) -> Process {
-    if flow.source == Source::Packet {
-        return Process::default();
-    }
-    let (local, remote) = flow.ends();
-    match peers.peer(flow.protocol, flow.netns, local, remote) {
-        Some(process) => {
-            // Set once: rows that end after the socket is forgotten still name it.
-            let _ = flow.peer.set(process);
-            process
+/// Client and server of a connection: who used its socket, who is found by address, who by the numbers of an exchange.
+pub fn processes(flow: &Flow, local: Process, exchange: Option<Exchange>, peers: &Peers) -> Pair {
+    let ends = [flow.client, flow.server];
+    let mut found = [Process::default(); 2];
+    for (side, process) in found.iter_mut().enumerate() {
+        let (near, far) = (ends[side], ends[1 - side]);
+        if flow.source == Source::Socket && is_client(flow.local_role) == (side == 0) {
+            *process = local;
+            continue;
         }
-        None => flow.peer.get().copied().unwrap_or_default(),
+        let by_address = match flow.source {
+            Source::Socket => peers.peer(flow.protocol, flow.netns, far, near),
+            Source::Packet(_) => peers.owner(flow.protocol, flow.netns, near, far),
+        };
+        let known = by_address.or_else(|| peers.joined.find(exchange?, side));
+        if let Some(known) = known {
+            // Set once: rows that end after the socket is forgotten still name it.
+            let _ = flow.processes[side].set(known);
+        }
+        *process = known.or_else(|| flow.processes[side].get().copied()).unwrap_or_default();
     }
+    found
 }
 
 fn ip4(ip: IpAddr) -> u32 {
@@ -56,11 +65,11 @@ fn ip6(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-fn observation_point(packet: bool, client: bool) -> &'static str {
-    match (packet, client) {
-        (true, _) => "rest",
-        (false, true) => "c-p",
-        (false, false) => "s-p",
+fn observation_point(source: Source, client: bool) -> &'static str {
+    match (source, client) {
+        (Source::Packet(place), _) => place.point.name(),
+        (Source::Socket, true) => "c-p",
+        (Source::Socket, false) => "s-p",
     }
 }
 
@@ -69,8 +78,8 @@ fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
     if text.is_empty() { other } else { text }
 }
 
-fn signal_source(packet: bool) -> u16 {
-    if packet { 0 } else { 3 }
+fn signal_source(source: Source) -> u16 {
+    if source.is_packet() { 0 } else { 3 }
 }
 
 /// Gives row ids and turns sessions and seconds into batches.
@@ -135,7 +144,6 @@ impl Output {
 
     fn row(&mut self, session: &Session, peers: &Peers) -> Result<(), ArrowError> {
         let flow = &session.flow;
-        let packet = flow.source == Source::Packet;
         let client_local = is_client(flow.local_role);
         let (request, response) = (session.request.as_ref(), session.response.as_ref());
         // A text of the request, else of the response; and the other way round.
@@ -148,9 +156,8 @@ impl Output {
         let l7_protocol = flow.l7_protocol(if first.l7_protocol == 0 { answered } else { first });
 
         let local_task = request.or(response).map(|half| half.task).unwrap_or_default();
-        let local = peers.named(Process::from(&local_task));
-        let remote = peers.named(peer(flow, peers));
-        let (client, server) = if client_local { (local, remote) } else { (remote, local) };
+        let [client, server] = processes(flow, Process::from(&local_task), session.exchange(), peers)
+            .map(|process| peers.named(process));
 
         let pushed = asked.is_reversed && asked.kind == Kind::Session;
         let attributes = || asked.attributes.iter().chain(&answered.attributes);
@@ -207,8 +214,8 @@ impl Output {
             process_id_1: server.pid as i32,
             process_kname_0: comm_text(&client.comm),
             process_kname_1: comm_text(&server.comm),
-            signal_source: signal_source(packet),
-            observation_point: observation_point(packet, client_local),
+            signal_source: signal_source(flow.source),
+            observation_point: observation_point(flow.source, client_local),
             agent_id: self.agent_id,
             response_duration: end_us - start_us,
             // What a server sends unasked is a response by its direction.
@@ -262,8 +269,8 @@ impl Output {
             server_port: key.server_port,
             l7_protocol: key.l7_protocol,
             endpoint: &key.endpoint,
-            signal_source: signal_source(key.packet),
-            observation_point: observation_point(key.packet, key.role == 0),
+            signal_source: signal_source(key.source),
+            observation_point: observation_point(key.source, key.role == 0),
             agent_id: self.agent_id,
             request: tally.request,
             response: tally.response,
@@ -292,8 +299,8 @@ impl Output {
             server_port: key.server_port,
             l7_protocol: key.l7_protocol,
             endpoint: &key.endpoint,
-            signal_source: signal_source(key.packet),
-            observation_point: observation_point(key.packet, key.local_role == 0),
+            signal_source: signal_source(key.source),
+            observation_point: observation_point(key.source, key.local_role == 0),
             agent_id: self.agent_id,
             request: tally.request,
             response: tally.response,

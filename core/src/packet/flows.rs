@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::decode::{ACK, FIN, Packet, RST, SYN, TCP};
-use crate::event::{Direction, Endpoint, EventSink, Segment, SocketChange, Source, Task};
+use crate::event::{Direction, Endpoint, EventSink, Place, Segment, SocketChange, Source, Task};
 
 /// Most flows at one time.
 const MAX_FLOWS: usize = 1 << 20;
@@ -87,13 +87,13 @@ impl Flows {
             if client_side == 0 {
                 let Flow { socket, local, remote, .. } = *flow;
                 let (netns, task) = (0, Task::default());
-                sink.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task });
+                sink.socket(&SocketChange::Connect { time_us, source: Source::Packet(Place::default()), socket, netns, local, remote, task });
             }
             flow.syn[side] = Some(packet.tcp.seq);
         }
         sink.segment(&Segment {
             time_us,
-            source: Source::Packet,
+            source: Source::Packet(Place::default()),
             socket: flow.socket,
             direction,
             protocol: packet.protocol,
