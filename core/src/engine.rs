@@ -16,11 +16,14 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use counters::Counters;
-pub use output::{Batch, TABLES};
+pub use crate::batch::Batch;
+pub use ledger::Counted;
+pub use output::{TABLES, VIRTUAL_NETWORK, processes as processes_of};
 pub use settings::EngineConfig;
 
 use crate::connection::{Connection, Endpoints, Flow, Key, Recognition, State, Verdict};
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
+use crate::batch::RowNumbers;
 use crate::peers::{Process, SharedPeers, comm_bytes, locked};
 use crate::protocols::{Late, ParserSettings};
 use crate::stream::{Piece, Report, Seen, Switched};
@@ -49,6 +52,27 @@ pub struct KnownSocket {
     pub local: Endpoint,
     pub remote: Endpoint,
     pub process: Process,
+}
+
+/// What the engines of one agent have in common.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub peers: SharedPeers,
+    pub numbers: RowNumbers,
+}
+
+impl Default for Shared {
+    /// Row numbers begin anywhere.
+    fn default() -> Self {
+        Self::numbered(RandomState::new().hash_one("row counter") as u32)
+    }
+}
+
+impl Shared {
+    /// Row numbers begin at `counter`.
+    pub fn numbered(counter: u32) -> Self {
+        Self { peers: SharedPeers::default(), numbers: RowNumbers::beginning_at(counter) }
+    }
 }
 
 /// A listening socket.
@@ -83,25 +107,21 @@ fn canonical(end: Endpoint) -> Endpoint {
 }
 
 impl Engine {
-    /// An engine that observes this host.
+    /// An engine that observes this host alone.
     pub fn new(config: &EngineConfig) -> Self {
-        Self::beside(config, SharedPeers::default())
+        Self::beside(config, &Shared::default())
     }
 
-    /// An engine that knows the same sockets as others of this agent.
-    pub fn beside(config: &EngineConfig, peers: SharedPeers) -> Self {
-        Self::numbered(config, RandomState::new().hash_one("row counter") as u32, peers)
-    }
-
-    /// An engine whose row numbers begin at `counter`.
-    pub fn numbered(config: &EngineConfig, counter: u32, peers: SharedPeers) -> Self {
+    /// An engine beside others of the same agent.
+    pub fn beside(config: &EngineConfig, shared: &Shared) -> Self {
+        let Shared { peers, numbers } = shared.clone();
         Self {
             settings: Arc::new(config.parser_settings()),
             connections: FxHashMap::default(),
             endpoints: Endpoints::default(),
             ledger: Ledger::new(config, SharedPeers::clone(&peers)),
             peers,
-            output: Output::new(config.agent_id, counter),
+            output: Output::new(config.agent_id, numbers),
             delayed: FxHashSet::default(),
             understood: FxHashSet::default(),
             quiet: Vec::new(),
@@ -135,6 +155,16 @@ impl Engine {
             let now_us = self.ledger.now_us;
             peers.own(socket.protocol, socket.netns, local, remote, socket.process, now_us);
         }
+    }
+
+    /// What was counted on flows of packets since the last call.
+    pub fn take_counted(&mut self) -> Vec<Counted> {
+        std::mem::take(&mut self.ledger.counted)
+    }
+
+    /// Somebody on this host listens on this end.
+    pub fn listens(&self, netns: u32, end: Endpoint) -> bool {
+        locked(&self.peers).listens(netns, canonical(end))
     }
 
     /// Sockets whose protocol nobody knows, since the last call.

@@ -62,6 +62,8 @@ pub struct Place {
     pub l3_end: [bool; 2],
     /// Low 32 bits of the interface's hardware address (`capture_nic`), 0 for a file.
     pub nic: u32,
+    /// Kind of the tunnel that carried it (`tunnel_type`), 0 none.
+    pub tunnel: u8,
     /// Network namespace (inode) of the interface, 0 unknown.
     pub netns: u32,
 }

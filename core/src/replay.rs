@@ -40,7 +40,7 @@ pub fn replay(path: &str, config: &str) -> Result<Vec<Batch>, String> {
 pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String> {
     let config = EngineConfig::from_json(config)?;
     let mut capture = Capture::open(path)?;
-    let mut engine = Engine::numbered(&config, 0, SharedPeers::default());
+    let mut engine = Engine::beside(&config, &Shared::numbered(0));
     let mut flows = Flows::default();
     let mut packets = Packets::default();
     let mut batches = Vec::new();

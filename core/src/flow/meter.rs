@@ -9,12 +9,15 @@ use super::state::CloseType;
 use crate::engine::processes_of;
 use crate::event::Source;
 use crate::meter::counted;
+use crate::packet::decode::TCP;
 use crate::peers::{Peers, Process, SharedPeers, locked};
 use crate::protocols::Role;
 
 /// Most pairs of one second, and most seconds that are open.
 const MAX_PAIRS: usize = 65_536;
 const MAX_SECONDS: usize = 1024;
+/// Numbers of close types are smaller.
+const CLOSE_TYPES: usize = 21;
 
 /// What rows of one pair have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,17 +50,30 @@ pub struct NetworkTally {
     pub new_flow: u64,
     pub closed_flow: u64,
     pub flow_load: u64,
-    /// Closed flows by close type (its number).
-    pub closed: [u32; CloseType::NUMBERS],
+    /// Closed flows by close type (its number), and those of TCP that timed out.
+    pub closed: [u32; CLOSE_TYPES],
+    pub tcp_timeout: u64,
     pub direction_score: u8,
 }
 
 impl NetworkTally {
+    /// The same with tx and rx exchanged; client and server keep their delays and errors.
+    fn mirrored(&self) -> Self {
+        let mut other = self.clone();
+        other.counts.traffic.swap();
+        let tcp = &mut other.counts.tcp;
+        tcp.retrans.swap(0, 1);
+        tcp.zero_win.swap(0, 1);
+        tcp.ooo.swap(0, 1);
+        other
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
         self.new_flow += other.new_flow;
         self.closed_flow += other.closed_flow;
         self.flow_load += other.flow_load;
+        self.tcp_timeout += other.tcp_timeout;
         for (mine, theirs) in self.closed.iter_mut().zip(&other.closed) {
             *mine += theirs;
         }
@@ -115,6 +131,7 @@ impl NetworkMeter {
         let mut tally =
             NetworkTally { closed_flow: 1, direction_score: flow.direction_score, ..NetworkTally::default() };
         tally.closed[close_type as usize] = 1;
+        tally.tcp_timeout = u64::from(flow.protocol == TCP && close_type == CloseType::TimedOut);
         self.enter(flow, (now_us / 1_000_000) as u32, &tally, peers);
     }
 
@@ -166,7 +183,12 @@ fn ends(pairs: &Pairs) -> FxHashMap<EndKey, Box<NetworkTally>> {
                 server_port: key.server_port,
                 source: key.source,
             };
-            ends.entry(end).or_default().add(tally);
+            let seen = ends.entry(end).or_default();
+            // What an end sends is its tx.
+            match side {
+                0 => seen.add(tally),
+                _ => seen.add(&tally.mirrored()),
+            }
         }
     }
     ends

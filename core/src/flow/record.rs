@@ -35,6 +35,10 @@ impl Key {
         let ends = if a <= b { [a, b] } else { [b, a] };
         Self { ends, nic, tunnel, protocol: packet.protocol, tunnel_kind }
     }
+
+    pub fn tunnel_kind(&self) -> u8 {
+        self.tunnel_kind
+    }
 }
 
 /// Packets and bytes; index 0 from the client, 1 from the server.
@@ -59,7 +63,7 @@ impl Traffic {
         }
     }
 
-    fn swap(&mut self) {
+    pub fn swap(&mut self) {
         self.packets.swap(0, 1);
         self.bytes.swap(0, 1);
         self.l3_bytes.swap(0, 1);

@@ -6,7 +6,7 @@ use super::meter::NetworkMeter;
 use super::perf::Perf;
 use super::record::{Counts, Flow, Key, Told, Traffic};
 use super::report::Reports;
-use super::state::{CloseType, End, State};
+use super::state::{End, State, Timeouts};
 use super::wheel::Wheel;
 use crate::engine::Engine;
 use crate::event::{Direction, Endpoint, EventSink, Place, Segment, SocketChange, Source, Task};
@@ -63,7 +63,6 @@ pub struct FlowCounters {
     pub late: u64,
 }
 
-#[derive(Default)]
 pub struct FlowTable {
     index: FxHashMap<Key, u32>,
     by_id: FxHashMap<u64, u32>,
@@ -73,6 +72,7 @@ pub struct FlowTable {
     active: Vec<u32>,
     wheel: Wheel,
     limit: usize,
+    timeouts: Timeouts,
     hand: usize,
     thread: u8,
     serial: u32,
@@ -85,8 +85,25 @@ pub struct FlowTable {
 
 impl FlowTable {
     /// `limit`: most flows at one time. `thread` distinguishes the flow numbers of several tables of one agent.
-    pub fn new(limit: usize, thread: u8, reports: Reports) -> Self {
-        Self { limit: limit.max(COMPARED), thread, reports, ..Self::default() }
+    pub fn new(limit: usize, timeouts: Timeouts, thread: u8, reports: Reports) -> Self {
+        Self {
+            index: FxHashMap::default(),
+            by_id: FxHashMap::default(),
+            flows: Vec::new(),
+            free: Vec::new(),
+            active: Vec::new(),
+            wheel: Wheel::default(),
+            limit: limit.max(COMPARED),
+            timeouts,
+            hand: 0,
+            thread,
+            serial: 0,
+            now_us: 0,
+            minute: 0,
+            meter: NetworkMeter::default(),
+            reports,
+            counters: FlowCounters::default(),
+        }
     }
 
     /// Flows that are followed.
@@ -115,7 +132,7 @@ impl FlowTable {
         let mut place = self.index.get(&key).copied();
         if let Some(at) = place
             && begins
-            && self.flow(at).is_some_and(|flow| reused(flow, packet))
+            && self.flow(at).is_some_and(|flow| flow.state.is_replaced_by(side_of(flow, packet), &packet.tcp))
         {
             self.end(at, End::Replaced, engine);
             place = None;
@@ -147,7 +164,8 @@ impl FlowTable {
         if self.index.len() >= self.limit {
             self.evict(engine);
         }
-        let (source_is_client, direction_score) = direction(packet, engine, &places.place(seen.nic, packet.source, packet.destination));
+        let assumed = places.place(seen.nic, packet.source, packet.destination);
+        let (source_is_client, direction_score) = direction(packet, engine, assumed.netns);
         let (mut ends, mut macs) =
             ([packet.source, packet.destination], [packet.link.source, packet.link.destination]);
         if !source_is_client {
@@ -162,7 +180,7 @@ impl FlowTable {
             key,
             ends,
             macs,
-            place: places.place(seen.nic, ends[0], ends[1]),
+            place: Place { tunnel: key.tunnel_kind(), ..if source_is_client { assumed } else { assumed.mirrored() } },
             protocol: packet.protocol,
             ether_type: packet.link.ether_type,
             vlan: packet.link.vlan,
@@ -239,7 +257,7 @@ impl FlowTable {
         if packet.tunnel.is_some() {
             flow.outer[side] = packet.tunnel;
         }
-        let before_us = flow.state.timeout_us();
+        let before_us = flow.state.timeout_us(&self.timeouts);
         if !packet.later_fragment {
             flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
             if packet.protocol == TCP {
@@ -254,11 +272,11 @@ impl FlowTable {
                 if let Some(traced) = tcp.options.traced {
                     flow.traced_pid[side] = traced.pid;
                 }
-                flow.state.packet(seen.time_us, side, packet);
+                flow.state.packet(side, tcp, packet.length);
             }
             flow.perf.packet(seen.time_us, side, packet);
         }
-        let timeout_us = flow.state.timeout_us();
+        let timeout_us = flow.state.timeout_us(&self.timeouts);
         if flow.due_s == 0 || timeout_us < before_us {
             let due_s = due(flow, timeout_us);
             flow.due_s = self.wheel.enter((at, flow.id), due_s);
@@ -385,13 +403,14 @@ impl FlowTable {
     }
 
     fn look_at(&mut self, at: u32, id: u64, second: u64, engine: &mut Engine) {
+        let timeouts = self.timeouts;
         let Some(flow) = self.flow_mut(at) else {
             return;
         };
         if flow.id != id || flow.due_s != second {
             return;
         }
-        let timeout_us = flow.state.timeout_us();
+        let timeout_us = flow.state.timeout_us(&timeouts);
         let idle_us = (second * MICROS).saturating_sub(flow.last_us);
         let bound_us = if flow.protocol == TCP { timeout_us } else { wait_us(flow, timeout_us) };
         if idle_us >= bound_us {
@@ -424,7 +443,7 @@ impl FlowTable {
         self.free.push(at);
         self.index.remove(&flow.key);
         self.by_id.remove(&flow.id);
-        let close_type = if flow.protocol == TCP { flow.state.close_type(why) } else { CloseType::Timeout };
+        let close_type = flow.state.close_type(why);
         self.meter.close(&mut flow, close_type, self.now_us, self.reports.peers());
         self.reports.closed(&mut flow, close_type);
     }
@@ -486,19 +505,12 @@ fn due(flow: &Flow, timeout_us: u64) -> u64 {
     if linger { end_s.min(flow.last_us.div_ceil(MICROS) + LINGER_S) } else { end_s }
 }
 
-/// A SYN with another number on a tuple whose handshake is done or whose connection is over begins a new connection.
-fn reused(flow: &Flow, packet: &Packet<'_>) -> bool {
-    let side = side_of(flow, packet);
-    let known = flow.first_seq[side];
-    known != Some(packet.tcp.seq.wrapping_add(1)) && (flow.state.is_closed() || flow.first_seq != [None, None])
-}
-
 /// Whether the sender is the client, and how sure that is.
-fn direction(packet: &Packet<'_>, engine: &Engine, place: &Place) -> (bool, u8) {
+fn direction(packet: &Packet<'_>, engine: &Engine, netns: u32) -> (bool, u8) {
     if packet.protocol == TCP && packet.tcp.flags & SYN != 0 {
         return (packet.tcp.flags & ACK == 0, u8::MAX);
     }
-    let listens = |end| engine.listens(place.netns, end);
+    let listens = |end| engine.listens(netns, end);
     let (source, destination) = (packet.source, packet.destination);
     match (listens(source), listens(destination)) {
         (true, false) => return (false, 192),
