@@ -45,7 +45,12 @@ pub fn ip6(ip: IpAddr) -> [u8; 16] {
 }
 
 /// Adds a batch; gives the number of rows that could not be encoded.
-pub fn push_batch(batches: &mut Vec<Batch>, table: &'static str, rows: usize, batch: Result<Vec<u8>, ArrowError>) -> u64 {
+pub fn push_batch(
+    batches: &mut Vec<Batch>,
+    table: &'static str,
+    rows: usize,
+    batch: Result<Vec<u8>, ArrowError>,
+) -> u64 {
     match batch {
         Ok(bytes) => {
             batches.push((table, rows, bytes));

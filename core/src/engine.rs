@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-pub use counters::Counters;
 pub use crate::batch::Batch;
+pub use counters::Counters;
 pub use ledger::Counted;
 pub use output::{TABLES, VIRTUAL_NETWORK, processes as processes_of};
 pub use settings::EngineConfig;
 
+use crate::batch::RowNumbers;
 use crate::connection::{Connection, Endpoints, Flow, Key, Recognition, State, Verdict};
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
-use crate::batch::RowNumbers;
 use crate::peers::{Process, SharedPeers, comm_bytes, locked};
 use crate::protocols::{Late, ParserSettings};
 use crate::stream::{Piece, Report, Seen, Switched};

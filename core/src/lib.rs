@@ -11,6 +11,7 @@ pub mod flow;
 pub mod joined;
 pub mod meter;
 pub mod packet;
+pub mod packets;
 pub mod peers;
 pub mod protocols;
 pub mod replay;

@@ -134,8 +134,8 @@ impl Output {
         let l7_protocol = flow.l7_protocol(if first.l7_protocol == 0 { answered } else { first });
 
         let local_task = request.or(response).map(|half| half.task).unwrap_or_default();
-        let [client, server] = processes(flow, Process::from(&local_task), session.exchange(), peers)
-            .map(|process| peers.named(process));
+        let [client, server] =
+            processes(flow, Process::from(&local_task), session.exchange(), peers).map(|process| peers.named(process));
 
         let pushed = asked.is_reversed && asked.kind == Kind::Session;
         let attributes = || asked.attributes.iter().chain(&answered.attributes);

@@ -161,6 +161,10 @@ impl NetworkMeter {
         pairs.entry(key).or_default().add(tally);
     }
 
+    pub fn open_seconds(&self) -> usize {
+        self.seconds.len()
+    }
+
     /// Takes the seconds before `bound_s`.
     pub fn take(&mut self, bound_s: u64) -> Vec<Second> {
         let bound = u32::try_from(bound_s).unwrap_or(u32::MAX);

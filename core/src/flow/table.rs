@@ -5,14 +5,14 @@ use rustc_hash::FxHashMap;
 use super::meter::NetworkMeter;
 use super::perf::Perf;
 use super::record::{Counts, Flow, Key, Told, Traffic};
-use super::report::Reports;
+use super::report::{ReportCounters, Reports};
 use super::state::{End, State, Timeouts};
 use super::wheel::Wheel;
+use crate::batch::Batch;
 use crate::engine::Engine;
 use crate::event::{Direction, Endpoint, EventSink, Place, Segment, SocketChange, Source, Task};
 use crate::meter::Tally;
 use crate::packet::decode::{ACK, Packet, SYN, TCP, UDP};
-use crate::peers::SharedPeers;
 
 /// How long after its end a flow takes packets that come late, s; then the application engine is told.
 const LINGER_S: u64 = 1;
@@ -166,8 +166,7 @@ impl FlowTable {
         }
         let assumed = places.place(seen.nic, packet.source, packet.destination);
         let (source_is_client, direction_score) = direction(packet, engine, assumed.netns);
-        let (mut ends, mut macs) =
-            ([packet.source, packet.destination], [packet.link.source, packet.link.destination]);
+        let (mut ends, mut macs) = ([packet.source, packet.destination], [packet.link.source, packet.link.destination]);
         if !source_is_client {
             ends.swap(0, 1);
             macs.swap(0, 1);
@@ -476,11 +475,22 @@ impl FlowTable {
         self.active.clear();
     }
 
-    /// Rows of the meters whose seconds are over (`all`: every second) go to the reports.
-    pub fn close_seconds(&mut self, all: bool) {
-        let bound = if all { u64::MAX } else { (self.now_us / MICROS).saturating_sub(2) };
-        let closed = self.meter.take(bound);
+    /// Rows since the last call; of seconds that are over, or of every second (`all`).
+    pub fn drain(&mut self, now_us: u64, all: bool, engine: &mut Engine) -> Vec<Batch> {
+        self.tick(now_us, engine);
+        let bound_s = if all { u64::MAX } else { (self.now_us / MICROS).saturating_sub(2) };
+        let closed = self.meter.take(bound_s);
         self.reports.seconds(&closed);
+        self.reports.take()
+    }
+
+    /// Rows that wait for `drain`, and seconds that are open.
+    pub fn backlog(&self) -> (usize, usize) {
+        (self.reports.open_rows(), self.meter.open_seconds())
+    }
+
+    pub fn report_counters(&self) -> ReportCounters {
+        self.reports.counters
     }
 }
 
