@@ -5,8 +5,7 @@ use crate::engine::{Engine, EngineConfig, Shared};
 use crate::flow::report::Reports;
 use crate::flow::state::{End, Timeouts};
 use crate::flow::table::{FlowTable, Places, Sighting};
-use crate::packet::decode::{Other, decode};
-use crate::packet::tunnel::Decapsulation;
+use crate::packet::decoder::Decoder;
 
 /// How long after its last packet a capture file is over for every flow, µs: longer than any time-out.
 const AFTERWARDS_US: u64 = 600_000_000;
@@ -25,22 +24,16 @@ pub struct Frame<'a> {
     pub data: &'a [u8],
 }
 
-/// What frames were, as totals since the start.
+/// Totals since the start; what became of them is counted by the decoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameCounters {
     pub frames: u64,
     pub bytes: u64,
-    /// Frames that belong to a flow.
-    pub ip: u64,
-    /// Later fragments among them.
-    pub fragments: u64,
-    pub malformed: u64,
-    /// Not IP, or of an unknown link type.
-    pub foreign: u64,
 }
 
 pub struct Packets {
     pub engine: Engine,
+    decoder: Decoder,
     flows: FlowTable,
     pub frames: FrameCounters,
 }
@@ -50,7 +43,8 @@ impl Packets {
     pub fn new(config: &EngineConfig, shared: &Shared, thread: u8) -> Self {
         let reports = Reports::new(config.agent_id, config.l4_throttle, shared.clone());
         let flows = FlowTable::new(config.concurrent_flow_limit, Timeouts::default(), thread, reports);
-        Self { engine: Engine::beside(config, shared), flows, frames: FrameCounters::default() }
+        let (engine, decoder) = (Engine::beside(config, shared), Decoder::default());
+        Self { engine, decoder, flows, frames: FrameCounters::default() }
     }
 
     pub fn set_agent_id(&mut self, agent_id: u16) {
@@ -60,18 +54,13 @@ impl Packets {
 
     /// Takes one frame.
     pub fn frame(&mut self, frame: &Frame<'_>, places: &dyn Places) {
-        let Self { engine, flows, frames } = self;
+        let Self { engine, decoder, flows, frames } = self;
         frames.frames += 1;
         frames.bytes += u64::from(frame.wire);
-        match decode(frame.link_type, frame.data, Decapsulation::ALL) {
-            Ok(packet) => {
-                frames.ip += 1;
-                frames.fragments += u64::from(packet.later_fragment);
-                let seen = Sighting { time_us: frame.time_us, nic: frame.nic, wire: frame.wire };
-                flows.packet(seen, &packet, places, engine);
-            }
-            Err(Other::Malformed) => frames.malformed += 1,
-            Err(Other::Link | Other::Protocol) => frames.foreign += 1,
+        // What gives no packet is counted by the decoder.
+        if let Ok(packet) = decoder.decode(frame.nic, frame.time_us, frame.link_type, frame.data) {
+            let seen = Sighting { time_us: frame.time_us, nic: frame.nic, wire: frame.wire };
+            flows.packet(seen, &packet, places, engine);
         }
     }
 
@@ -116,16 +105,22 @@ impl Packets {
     /// Totals since the start, and a few present sizes (`*_now`).
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut list = self.engine.counters();
-        let FrameCounters { frames, bytes, ip, fragments, malformed, foreign } = self.frames;
+        let FrameCounters { frames, bytes } = self.frames;
+        let decoded = self.decoder.counters();
         let flows = self.flows.counters;
         let reports = self.flows.report_counters();
         list.extend([
             ("frames", frames),
             ("frame_bytes", bytes),
-            ("frames_ip", ip),
-            ("frames_fragments", fragments),
-            ("frames_malformed", malformed),
-            ("frames_foreign", foreign),
+            ("frames_tunnelled", decoded.tunnelled),
+            ("frames_lying_tunnels", decoded.lying_tunnels),
+            ("frames_deeper_tunnels", decoded.deeper_tunnels),
+            ("frames_malformed", decoded.malformed),
+            ("frames_foreign", decoded.foreign),
+            ("fragments_first", decoded.fragments.first),
+            ("fragments_later", decoded.fragments.later),
+            ("fragments_orphaned", decoded.fragments.orphans),
+            ("fragments_displaced", decoded.fragments.displaced),
             ("flows", flows.flows),
             ("flows_evicted", flows.evicted),
             ("flows_swapped", flows.swapped),

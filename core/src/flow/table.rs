@@ -257,8 +257,8 @@ impl FlowTable {
             flow.outer[side] = packet.tunnel;
         }
         let before_us = flow.state.timeout_us(&self.timeouts);
+        flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
         if !packet.later_fragment {
-            flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
             if packet.protocol == TCP {
                 let tcp = &packet.tcp;
                 flow.flags[side] |= tcp.flags;
@@ -285,7 +285,7 @@ impl FlowTable {
     /// Hands the payload to the application engine; the handshake goes before the first byte.
     fn tell(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>, engine: &mut Engine) {
         let readable = matches!(packet.protocol, TCP | UDP) || !packet.payload.is_empty();
-        if packet.length == 0 || packet.later_fragment || !readable {
+        if packet.length == 0 || !readable {
             return;
         }
         let Some(flow) = self.flow_mut(at) else {

@@ -1,8 +1,9 @@
 //! Packets: capture files, headers, tunnels.
 
 pub mod decode;
+pub mod decoder;
 pub mod file;
-mod fragment;
+pub mod fragment;
 mod network;
 mod tcp_options;
 pub mod tunnel;
