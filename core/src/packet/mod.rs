@@ -3,3 +3,4 @@
 pub mod decode;
 pub mod file;
 pub mod flows;
+pub mod live;
