@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use _core::packet::decode::decode;
 use _core::packet::live::{Kind, Live, PacketConfig, Place};
+use _core::packet::tunnel::Decapsulation;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -99,7 +100,7 @@ fn until(lives: &mut [Live], seen: &mut Vec<Seen>, what: &str, mut enough: impl 
         for live in lives.iter_mut() {
             live.poll(&mut |frame, interfaces| {
                 let one = interfaces.get(frame.nic).expect("a known interface");
-                let packet = decode(frame.link_type, frame.data).expect("IP only");
+                let packet = decode(frame.link_type, frame.data, Decapsulation::default()).expect("IP only");
                 seen.push(Seen {
                     netns: one.netns,
                     interface: one.name.clone(),
