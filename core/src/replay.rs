@@ -22,6 +22,20 @@ pub struct Packets {
     pub flows: u64,
 }
 
+impl Packets {
+    /// Names and values; no name is one of the engine's.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("packets", self.packets),
+            ("packets_transport", self.transport),
+            ("packets_fragments", self.fragments),
+            ("packets_malformed", self.malformed),
+            ("packets_foreign", self.foreign),
+            ("flows", self.flows),
+        ]
+    }
+}
+
 /// Batches (table, rows, Arrow IPC stream), the engine's counters and those of the packets.
 pub struct Replayed {
     pub batches: Vec<Batch>,
