@@ -4,6 +4,7 @@ use crate::engine::{Batch, Engine, EngineConfig};
 use crate::packet::decode::{Other, TCP, UDP, decode};
 use crate::packet::file::Capture;
 use crate::packet::flows::Flows;
+use crate::packet::tunnel::Decapsulation;
 
 /// Rows and seconds that are encoded at once.
 const BATCH_ROWS: usize = 65_536;
@@ -61,7 +62,7 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
     while let Some(packet) = capture.next_packet()? {
         packets.packets += 1;
         now_us = packet.time_us.max(now_us);
-        match decode(packet.link_type, &packet.data) {
+        match decode(packet.link_type, &packet.data, Decapsulation::ALL) {
             Ok(decoded) if decoded.later_fragment => packets.fragments += 1,
             // Of other protocols only an echo has what the engine reads.
             Ok(decoded) if matches!(decoded.protocol, TCP | UDP) || !decoded.payload.is_empty() => {

@@ -3,3 +3,7 @@
 pub mod decode;
 pub mod file;
 pub mod flows;
+mod fragment;
+mod network;
+mod tcp_options;
+pub mod tunnel;

@@ -1,0 +1,8 @@
+//! Frames to packets: tunnels, fragments, TCP options, and headers that lie.
+
+#[path = "../driver/mod.rs"]
+mod driver;
+mod frames;
+mod options;
+mod published;
+mod tunnels;
