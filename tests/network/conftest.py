@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Running
 from tests.e2e.conftest import can_observe
 from tests.network.topology import Topology, topology
-from tests.network.watched import INTERFACES, Watched
+from tests.network.watched import INTERFACES, Watch, Watched
 
 __all__ = ["can_observe"]
 
@@ -35,14 +35,14 @@ def watch(
     deepflow_server: Callable[..., Running],
     deepflow_agent: Callable[..., Running],
     monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[Topology], Watched]:
+) -> Watch:
     """Starts server and agent for a topology that runs; the agent captures the interfaces that the topology has."""
 
-    def start(made: Topology) -> Watched:
+    def start(made: Topology, interfaces: str = INTERFACES) -> Watched:
         where = "DEEPFLOW_AGENT_INPUTS__CBPF__AF_PACKET__"
         monkeypatch.setenv(f"{where}INTERFACE_REGEX", "^$")
         monkeypatch.setenv(f"{where}INNER_INTERFACE_CAPTURE_ENABLED", "true")
-        monkeypatch.setenv(f"{where}INNER_INTERFACE_REGEX", INTERFACES)
+        monkeypatch.setenv(f"{where}INNER_INTERFACE_REGEX", interfaces)
         monkeypatch.setenv("DEEPFLOW_AGENT_PROCESSORS__REQUEST_LOG__TAG_EXTRACTION__OBFUSCATE_PROTOCOLS", "[Redis]")
         server = deepflow_server()
         agent = deepflow_agent(server.url, "--ignore-pid", str(os.getpid()))

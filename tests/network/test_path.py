@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from tests.e2e.conftest import eventually
 from tests.network.programs import CALLS, DATABASE, NAMES, WEB, Shop
 from tests.network.topology import Topology, topology
-from tests.network.watched import PACKET, Watched
+from tests.network.watched import PACKET, Watch, Watched
 
 #: Where a call from pod a1 to pod b1 is captured, in the order of its way.
 WEB_WAY = [
@@ -49,9 +48,7 @@ def chain(spans: list[dict[str, Any]], client: dict[str, Any]) -> list[dict[str,
     return found
 
 
-def test_each_call_is_one_trace_with_its_network_spans_in_order(
-    plain: Topology, watch: Callable[[Topology], Watched]
-) -> None:
+def test_each_call_is_one_trace_with_its_network_spans_in_order(plain: Topology, watch: Watch) -> None:
     shop = Shop(plain)
     watched = watch(plain)
     ready(watched, shop)
@@ -85,7 +82,7 @@ def test_each_call_is_one_trace_with_its_network_spans_in_order(
                 assert outer["end_time_us"] >= inner["end_time_us"], way
 
 
-def test_every_interface_on_the_way_is_a_point(plain: Topology, watch: Callable[[Topology], Watched]) -> None:
+def test_every_interface_on_the_way_is_a_point(plain: Topology, watch: Watch) -> None:
     shop = Shop(plain)
     watched = watch(plain)
     ready(watched, shop)
@@ -102,7 +99,7 @@ def test_every_interface_on_the_way_is_a_point(plain: Topology, watch: Callable[
         assert way == WEB_WAY, resource
 
 
-def test_names_are_looked_up_through_both_nats(plain: Topology, watch: Callable[[Topology], Watched]) -> None:
+def test_names_are_looked_up_through_both_nats(plain: Topology, watch: Watch) -> None:
     """A DNS question keeps neither its address nor its port on the way: curl asks, dnsmasq answers."""
     shop = Shop(plain)
     watched = watch(plain)
@@ -122,7 +119,7 @@ def test_names_are_looked_up_through_both_nats(plain: Topology, watch: Callable[
         assert [span["parent_id"] for span in way] == [-1, *(span["id"] for span in way[:-1])]
 
 
-def test_the_map_shows_services_and_no_node(plain: Topology, watch: Callable[[Topology], Watched]) -> None:
+def test_the_map_shows_services_and_no_node(plain: Topology, watch: Watch) -> None:
     shop = Shop(plain)
     watched = watch(plain)
     ready(watched, shop)
@@ -154,7 +151,7 @@ def test_the_map_shows_services_and_no_node(plain: Topology, watch: Callable[[To
 
 
 @pytest.mark.parametrize("hop", ["wire", "b1"])
-def test_a_delay_appears_at_its_hop_only(hop: str, tmp_path: Path, watch: Callable[[Topology], Watched]) -> None:
+def test_a_delay_appears_at_its_hop_only(hop: str, tmp_path: Path, watch: Watch) -> None:
     """The delay of a hop is the difference of the call's durations at its two ends: 2 x DELAY_US where it was put."""
     folder = tmp_path / "topology"
     folder.mkdir()
@@ -189,7 +186,7 @@ def hop_delays(watched: Watched, word: str, where: str) -> dict[tuple[str, str],
     return delays
 
 
-def test_the_way_to_the_database(plain: Topology, watch: Callable[[Topology], Watched]) -> None:
+def test_the_way_to_the_database(plain: Topology, watch: Watch) -> None:
     """A connection that was there before the agent: no SYN was seen, and still both ends are found."""
     shop = Shop(plain)
     shop.buy("before", 8, connections=4)

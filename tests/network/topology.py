@@ -206,6 +206,10 @@ class Topology:
             assert time.monotonic() < deadline and self._processes[-1].poll() is None, log.read_text()
             time.sleep(0.05)
 
+    def cut_in_the_pod(self, pod: str) -> None:
+        """A pod sends segments as large as they are on the wire: what is counted is then what was sent."""
+        ip("-n", self.pods[pod].namespace, "link", "set", "eth0", "gso_max_segs", 1)
+
     def slow_down(self, pod: str, delay_us: int) -> None:
         """Put the forwarder between a pod's port on its node and the bridge: only this hop takes longer."""
         node = self.node_of(pod)

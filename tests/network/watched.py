@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -15,6 +15,15 @@ from tests.network.topology import Topology
 #: What the agent captures: the pods' and the nodes' interfaces, and both ends of the pods' cables.
 INTERFACES = "^(eth0|veth[ab][12]|cni0|vxlan0)$"
 PACKET = 0
+#: Counters of packets that were seen by no flow.
+DROPPED = ("packets_dropped",)
+
+
+class Watch(Protocol):
+    """Starts server and agent for a topology that runs."""
+
+    def __call__(self, made: Topology, interfaces: str = INTERFACES) -> Watched:
+        """`interfaces`: a regular expression of those that are captured."""
 
 
 @dataclass
@@ -74,6 +83,10 @@ class Watched:
         answer = httpx.get(f"{self.url}/v1/web/agents", trust_env=False, timeout=60).json()
         counters: dict[str, int] = answer["agents"][0]["counters"] if answer["agents"] else {}
         return counters
+
+    def dropped(self) -> int:
+        """Packets that the kernel or the agent gave up so far, by the agent's own counters."""
+        return sum(self.counters().get(name, 0) for name in DROPPED)
 
     def await_rows(self, word: str, least: int, where: str = "", seconds: float = 60) -> None:
         """Wait until the request log has this many rows with `word`."""
