@@ -31,8 +31,8 @@ def iperf(made: Topology, *options: str) -> dict[str, Any]:
     """iperf3 from pod a1 to pod b1, to its end; its report."""
     need("iperf3")
     made.start("b1", "iperf3", "-s", "-1", "-p", PORT, port=PORT)
-    command = ("iperf3", "-J", "-c", made.pods["b1"].address, "-p", PORT, *options)
-    report: dict[str, Any] = json.loads(made.place("a1").run(*command, seconds=120))
+    target = ("-c", made.pods["b1"].address, "-p", str(PORT))
+    report: dict[str, Any] = json.loads(made.place("a1").run("iperf3", "-J", *target, *options, seconds=120))
     return report
 
 
@@ -55,22 +55,25 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
 
     nics = {name: nic for nic, name in watched.interfaces().items()}
     tables = (("l4_flow_log", "flow_log", None), ("network_map", "flow_metrics", "1s"))
+    ours, theirs = ("tx", "rx") if sender == "a1" else ("rx", "tx")
     for interface in (f"{sender}/eth0", f"{sender[0]}/veth{sender}"):
         for table, db, precision in tables:
-
-            def found(
-                table: str = table, db: str = db, precision: str | None = precision, nic: int = nics[interface]
-            ) -> dict[str, float]:
-                return flows(watched, table, nic, db, precision)
-
-            assert eventually(lambda found=found: found()["closed_flows"] >= CONNECTIONS), (interface, table, found())
-            seen = found()
-            ours, theirs = ("tx", "rx") if sender == "a1" else ("rx", "tx")
+            seen = closed_flows(watched, table, nics[interface], db, precision)
             assert seen[f"packet_{ours}s"] > 20_000, (interface, table, seen)
             sent = seen[f"retrans_{ours}s"] + seen["retrans_syns"]
             assert sent == pytest.approx(kernel, rel=0.1, abs=3), (interface, table, seen, kernel)
             # The other side only acknowledges.
             assert seen[f"retrans_{theirs}s"] <= 3, (interface, table, seen)
+
+
+def closed_flows(watched: Watched, table: str, nic: int, db: str, precision: str | None) -> dict[str, float]:
+    """What the flows say once they have ended."""
+
+    def ended() -> bool:
+        return flows(watched, table, nic, db, precision)["closed_flows"] >= CONNECTIONS
+
+    assert eventually(ended), (table, flows(watched, table, nic, db, precision))
+    return flows(watched, table, nic, db, precision)
 
 
 def capturing(watched: Watched) -> None:
