@@ -64,7 +64,7 @@ def replay(path: str, config: str) -> list[tuple[str, int, bytes]]:
     """
 
 def replay_counted(path: str, config: str) -> tuple[list[tuple[str, int, bytes]], dict[str, int]]:
-    """The same, with totals: what became of the packets (`packets_…`, `flows`) and what every stage counted."""
+    """The same, with totals: what every stage took in, gave out and could not use (`frames`, `frames_malformed` …)."""
 
 def protocols() -> str:
     """JSON list of the registry: `id`, `name`, `pairing`, `transports`, `timeout_s`, `doc`."""

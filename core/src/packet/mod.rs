@@ -1,9 +1,9 @@
-//! Packets of a capture file: the file formats, the headers, the flows.
+//! Packets: capture files, headers, tunnels.
 
 pub mod decode;
+pub mod decoder;
 pub mod file;
-pub mod flows;
-mod fragment;
+pub mod fragment;
 mod network;
 mod tcp_options;
 pub mod tunnel;
