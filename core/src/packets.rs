@@ -58,7 +58,10 @@ impl Packets {
         frames.frames += 1;
         frames.bytes += u64::from(frame.wire);
         // What gives no packet is counted by the decoder.
-        if let Ok(packet) = decoder.decode(frame.nic, frame.time_us, frame.link_type, frame.data) {
+        if let Ok(mut packet) = decoder.decode(frame.nic, frame.time_us, frame.link_type, frame.data) {
+            // A header may claim more than there was.
+            packet.l3_length = packet.l3_length.min(frame.wire);
+            packet.length = packet.length.min(packet.l3_length);
             let seen = Sighting { time_us: frame.time_us, nic: frame.nic, wire: frame.wire };
             flows.packet(seen, &packet, places, engine);
         }
@@ -121,6 +124,7 @@ impl Packets {
             ("fragments_later", decoded.fragments.later),
             ("fragments_orphaned", decoded.fragments.orphans),
             ("fragments_displaced", decoded.fragments.displaced),
+            ("fragments_tunnelled", decoded.fragments.tunnelled),
             ("flows", flows.flows),
             ("flows_evicted", flows.evicted),
             ("flows_swapped", flows.swapped),

@@ -12,9 +12,6 @@ import pyarrow as pa
 from deepflow import _core
 from deepflow.agent.settings import AgentSettings
 
-#: What can become of a packet (core/src/replay.rs).
-FATES = ("transport", "fragments", "malformed", "foreign")
-
 
 @dataclass
 class Replay:
@@ -43,16 +40,18 @@ class Replay:
             assert row["duration"] <= 24 * 3_600_000_000, row
             for side in ("tx", "rx"):
                 packets, total = row[f"packet_{side}"], row[f"total_packet_{side}"]
-                assert packets <= total <= frames, row
-                assert row[f"byte_{side}"] >= row[f"l3_byte_{side}"] >= row[f"l4_byte_{side}"], row
-                assert row[f"retrans_{side}"] <= packets and row[f"zero_win_{side}"] <= packets, row
+                assert packets <= total <= frames, (side, row)
+                layers = [row[f"{layer}byte_{side}"] for layer in ("", "l3_", "l4_")]
+                assert layers == sorted(layers, reverse=True), (side, layers, row)
+                assert row[f"retrans_{side}"] <= packets and row[f"zero_win_{side}"] <= packets, (side, row)
             # Caps of the definitions: rtt 30 s, srt 10 s.
             assert max(row["rtt"], row["rtt_client"], row["rtt_server"]) <= 30_000_000, row
             assert row["srt_max"] <= 10_000_000, row
         counted = self.counters
-        assert counted["packets"] == frames == sum(counted[f"packets_{fate}"] for fate in FATES), counted
+        assert counted["frames"] == frames, counted
+        unread = sum(counted[name] for name in ("frames_malformed", "frames_foreign", "fragments_tunnelled"))
         in_rows = sum(row["packet_tx"] + row["packet_rx"] for row in self.l4)
-        assert in_rows <= counted["packets"] - counted["packets_malformed"], counted
+        assert in_rows == frames - unread, (in_rows, counted)
 
 
 def replay(path: Path, settings: dict[str, Any] | None = None) -> Replay:
