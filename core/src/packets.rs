@@ -91,11 +91,8 @@ impl Packets {
     /// would have; otherwise they go on unseen.
     pub fn finish(&mut self, now_us: u64, file: bool) -> Vec<Batch> {
         let mut batches = self.engine.drain(now_us, true);
-        let later_us = if file { now_us.saturating_add(AFTERWARDS_US) } else { now_us };
-        if file {
-            self.flows.tick(later_us, &mut self.engine);
-        }
-        self.flows.finish(End::Flushed, &mut self.engine);
+        let (why, later_us) = if file { (End::TimedOut, now_us.saturating_add(AFTERWARDS_US)) } else { (End::Flushed, now_us) };
+        self.flows.finish(why, later_us, &mut self.engine);
         batches.extend(self.flows.drain(later_us, true, &mut self.engine));
         batches
     }

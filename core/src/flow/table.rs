@@ -126,6 +126,7 @@ impl FlowTable {
     /// Takes one packet; its payload goes to the engine.
     pub fn packet(&mut self, seen: Sighting, packet: &Packet<'_>, places: &dyn Places, engine: &mut Engine) {
         self.now_us = self.now_us.max(seen.time_us);
+        self.wheel.begin(self.now_us / MICROS);
         let key = Key::of(seen.nic, packet);
         let tcp = packet.protocol == TCP;
         let begins = tcp && packet.tcp.flags & (SYN | ACK) == SYN;
@@ -406,7 +407,7 @@ impl FlowTable {
         let Some(flow) = self.flow_mut(at) else {
             return;
         };
-        if flow.id != id || flow.due_s != second {
+        if flow.id != id || flow.due_s > second {
             return;
         }
         let timeout_us = flow.state.timeout_us(&timeouts);
@@ -443,7 +444,10 @@ impl FlowTable {
         self.index.remove(&flow.key);
         self.by_id.remove(&flow.id);
         let close_type = flow.state.close_type(why);
-        self.meter.close(&mut flow, close_type, self.now_us, self.reports.peers());
+        // An end that was seen happened with its last packet; one that was not, when the waiting was over.
+        let waited_us = if flow.state.is_closed() { 0 } else { flow.state.timeout_us(&self.timeouts) };
+        let ended_us = flow.last_us.saturating_add(waited_us).min(self.now_us);
+        self.meter.close(&mut flow, close_type, ended_us, self.reports.peers());
         self.reports.closed(&mut flow, close_type);
     }
 
@@ -467,8 +471,10 @@ impl FlowTable {
         }
     }
 
-    /// The capture is over: every flow ends as if nothing followed (`why`).
-    pub fn finish(&mut self, why: End, engine: &mut Engine) {
+    /// The capture is over, as it is found at `now_us`.
+    pub fn finish(&mut self, why: End, now_us: u64, engine: &mut Engine) {
+        self.take_counted(engine);
+        self.now_us = self.now_us.max(now_us);
         for at in 0..self.flows.len() as u32 {
             self.end(at, why, engine);
         }

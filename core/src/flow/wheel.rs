@@ -27,11 +27,19 @@ impl Wheel {
         due_s
     }
 
+    /// The first second, if it is.
+    pub fn begin(&mut self, now_s: u64) {
+        if self.now_s == 0 {
+            self.now_s = now_s;
+        }
+    }
+
     /// Turns one second on if it is over at `now_s`: its number and what comes up in it.
     pub fn turn(&mut self, now_s: u64) -> Option<(u64, Vec<Entry>)> {
-        if self.now_s == 0 || now_s > self.now_s.saturating_add(SPAN) {
-            // The first second, or time leapt: everything comes up within one round.
-            self.now_s = now_s.saturating_sub(if self.now_s == 0 { 1 } else { SPAN });
+        self.begin(now_s);
+        if now_s > self.now_s.saturating_add(SPAN) {
+            // Time leapt: everything comes up within one round.
+            self.now_s = now_s - SPAN;
         }
         if now_s <= self.now_s {
             return None;
