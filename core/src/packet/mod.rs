@@ -1,9 +1,10 @@
-//! Packets: capture files, headers, tunnels.
+//! Packets of capture files and of live interfaces: the file formats, the rings, the headers, the tunnels.
 
 pub mod decode;
 pub mod decoder;
 pub mod file;
 pub mod fragment;
+pub mod live;
 mod network;
 mod tcp_options;
 pub mod tunnel;
