@@ -68,6 +68,8 @@ impl Run {
     fn new(limit: Option<usize>) -> Self {
         let mut config = EngineConfig::default();
         config.concurrent_flow_limit = limit.unwrap_or(config.concurrent_flow_limit);
+        config.l4_throttle = 10_000;
+        config.l7_throttle = 10_000;
         let packets = Packets::new(&config, &Shared::default(), 0);
         Self {
             packets,

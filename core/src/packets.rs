@@ -91,7 +91,8 @@ impl Packets {
     /// would have; otherwise they go on unseen.
     pub fn finish(&mut self, now_us: u64, file: bool) -> Vec<Batch> {
         let mut batches = self.engine.drain(now_us, true);
-        let (why, later_us) = if file { (End::TimedOut, now_us.saturating_add(AFTERWARDS_US)) } else { (End::Flushed, now_us) };
+        let (why, later_us) =
+            if file { (End::TimedOut, now_us.saturating_add(AFTERWARDS_US)) } else { (End::Flushed, now_us) };
         self.flows.finish(why, later_us, &mut self.engine);
         batches.extend(self.flows.drain(later_us, true, &mut self.engine));
         batches
