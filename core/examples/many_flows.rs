@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use _core::engine::{EngineConfig, Shared};
 use _core::flow::table::Nowhere;
-use _core::packets::{Frame, Packets};
+use _core::packet::Frame;
+use _core::packets::Packets;
 use serde_json::{Value, json};
 
 const ETHERNET: u16 = 1;
@@ -89,7 +90,8 @@ impl Run {
         self.sent += 1;
         frame(number, side, flags, at.0, at.1, payload, &mut self.buffer);
         let wire = self.buffer.len() as u32;
-        let one = Frame { time_us: self.now_us, link_type: ETHERNET, nic: 1, wire, data: &self.buffer };
+        let (link_type, data) = (ETHERNET, &self.buffer[..]);
+        let one = Frame { time_us: self.now_us, link_type, nic: 1, wire, data, vlan: None, outgoing: false };
         self.packets.frame(&one, &Nowhere);
         // As the agent does: time passes ten times a second, rows are taken once a second.
         if self.now_us >= self.ticked_us + 100_000 {

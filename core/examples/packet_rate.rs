@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use _core::engine::{EngineConfig, Shared};
 use _core::flow::table::Nowhere;
-use _core::packets::{Frame, Packets};
+use _core::packet::Frame;
+use _core::packets::Packets;
 
 const ETHERNET: u16 = 1;
 const CONNECTIONS: u16 = 1000;
@@ -96,7 +97,9 @@ fn main() {
         for data in &frames {
             now_us += 1;
             let wire = data.len() as u32;
-            product.frame(&Frame { time_us: now_us, link_type: ETHERNET, nic: 0, wire, data }, &Nowhere);
+            let (time_us, link_type) = (now_us, ETHERNET);
+            let frame = Frame { time_us, link_type, nic: 0, wire, data, vlan: None, outgoing: false };
+            product.frame(&frame, &Nowhere);
             bytes += data.len() as u64;
         }
         packets += frames.len() as u64;

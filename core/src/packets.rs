@@ -5,24 +5,11 @@ use crate::engine::{Engine, EngineConfig, Shared};
 use crate::flow::report::Reports;
 use crate::flow::state::{End, Timeouts};
 use crate::flow::table::{FlowTable, Places, Sighting};
+use crate::packet::Frame;
 use crate::packet::decoder::Decoder;
 
 /// How long after its last packet a capture file is over for every flow, µs: longer than any time-out.
 const AFTERWARDS_US: u64 = 600_000_000;
-
-/// One frame as a source has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// Wall clock, µs.
-    pub time_us: u64,
-    /// LINKTYPE_* number.
-    pub link_type: u16,
-    /// Number of the interface, 0 for a file.
-    pub nic: u32,
-    /// Bytes on the wire; `data` may be shorter.
-    pub wire: u32,
-    pub data: &'a [u8],
-}
 
 /// Totals since the start; what became of them is counted by the decoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +49,7 @@ impl Packets {
             // A header may claim more than there was.
             packet.l3_length = packet.l3_length.min(frame.wire);
             packet.length = packet.length.min(packet.l3_length);
+            packet.link.vlan = frame.vlan.filter(|_| packet.link.vlan == 0).unwrap_or(packet.link.vlan);
             let seen = Sighting { time_us: frame.time_us, nic: frame.nic, wire: frame.wire };
             flows.packet(seen, &packet, places, engine);
         }

@@ -3,8 +3,9 @@
 use crate::batch::Batch;
 use crate::engine::{EngineConfig, Shared};
 use crate::flow::table::Nowhere;
+use crate::packet::Frame;
 use crate::packet::file::Capture;
-use crate::packets::{Frame, FrameCounters, Packets};
+use crate::packets::{FrameCounters, Packets};
 
 /// Rows and seconds that are encoded at once.
 const BATCH_ROWS: usize = 65_536;
@@ -40,7 +41,8 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
     while let Some(packet) = capture.next_packet()? {
         let (time_us, link_type, wire) = (packet.time_us, packet.link_type, packet.length);
         now_us = time_us.max(now_us);
-        packets.frame(&Frame { time_us, link_type, nic: 0, wire, data: &packet.data }, &Nowhere);
+        let data = &packet.data;
+        packets.frame(&Frame { time_us, link_type, nic: 0, wire, data, vlan: None, outgoing: false }, &Nowhere);
         if now_us >= ticked_us + TICK_US {
             ticked_us = now_us;
             packets.tick(now_us);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use _core::engine::{EngineConfig, Shared};
 use _core::flow::table::Nowhere;
-use _core::packets::{Frame, Packets};
+use _core::packet::Frame;
+use _core::packets::Packets;
 
 const BEGIN_US: u64 = 1_700_000_000_000_000;
 const LIMIT: usize = 4_000;
@@ -51,7 +52,9 @@ impl Run {
         self.now_us += after_us;
         self.sent += 1;
         let wire = frame.len() as u32;
-        self.packets.frame(&Frame { time_us: self.now_us, link_type: 1, nic: 1, wire, data: frame }, &Nowhere);
+        let (time_us, data) = (self.now_us, frame);
+        let one = Frame { time_us, link_type: 1, nic: 1, wire, data, vlan: None, outgoing: false };
+        self.packets.frame(&one, &Nowhere);
         self.most = self.most.max(self.packets.flow_numbers().1);
         if self.sent % 1000 == 0 {
             self.packets.tick(self.now_us);
