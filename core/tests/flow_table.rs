@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use _core::batch::Batch;
 use _core::engine::{Engine, EngineConfig, Shared};
 use _core::event::{Direction, Endpoint, EventSink, Place, Point, Segment, Source, Task};
-use _core::flow::table::{Nowhere, Places};
+use _core::flow::seen::{Nowhere, Places};
 use _core::packet::Frame;
 use _core::packets::Packets;
 use arrow_array::cast::AsArray;
