@@ -265,7 +265,8 @@ class MetricCompiler:
 
     def _value(self, name: str) -> Expression:
         """A metric or column of one row."""
-        if name in self._catalogue.table.column:
+        if stored := self._catalogue.table.column.get(name):
+            self._plan.merged |= stored.merge == "peak" and self._plan.source.rolled_up
             return column(name)
         family, _, member = name.partition(".")
         if family == "metrics" and member:

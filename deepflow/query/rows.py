@@ -7,7 +7,7 @@ from sqlglot import exp
 from deepflow.query.catalogue import Catalogue
 from deepflow.query.constants import constant, is_constant, numeric
 from deepflow.query.errors import QueryError, shown, unknown
-from deepflow.query.expressions import Expression, arithmetic, call, column, name_of, number, text
+from deepflow.query.expressions import Expression, arithmetic, call, name_of, number, text
 from deepflow.query.functions import BY_LOWER_NAME, FUNCTIONS, MetricCompiler
 from deepflow.query.tags import resolve
 
@@ -95,8 +95,8 @@ class RowCompiler:
         if tag is None or tag.kind != "ip" or bits != int(bits) or not 0 <= bits <= 128:
             raise QueryError("mask takes an IP tag and a number of bits, for example mask(ip_0, 24).")
         v4, v6 = min(int(bits), 32) + 96, int(bits)
-        valid4 = exp.EQ(this=column("is_ipv4"), expression=number(1))
-        length = call("if", valid4, number(v4), number(v6))
+        mapped = call("startsWith", call("toString", tag.keys[0]), text("::ffff:"))
+        length = call("if", mapped, number(v4), number(v6))
         masked = call("tupleElement", call("IPv6CIDRToRange", tag.keys[0], call("toUInt8", length)), number(1))
         return tag.show([masked])
 

@@ -15,12 +15,12 @@ from deepflow.query.plan import Plan
 from deepflow.query.result import MAX_ROWS, Filling, Output
 from deepflow.query.rows import RowCompiler, call_name
 from deepflow.query.source import Source, TimeRange, route
-from deepflow.query.tags import Tag, enum_name, resolve
+from deepflow.query.tags import Tag, bit_names, enum_name, resolve
 from deepflow.query.time_group import time_group
 from deepflow.schema import Schema
 
 DEFAULT_LIMIT = 10_000
-_MAX_COLUMNS = 200
+_MAX_COLUMNS = 300
 _RESERVED = frozenset({"_slot", "_time", "_k"})
 
 
@@ -241,7 +241,8 @@ class _Select:
             tag = self._tag_argument(node)
             if tag.enum is None:
                 raise QueryError(f'Tag "{shown(tag.name)}" is not an enumeration.')
-            return enum_name(self._catalogue, tag.enum, self._keys(tag, declare)[0])
+            names = bit_names if tag.kind == "bit_enum" else enum_name
+            return names(self._catalogue, tag.enum, self._keys(tag, declare)[0])
         name = name_of(node)
         if name is not None and (tag_found := resolve(self._catalogue, name)):
             return tag_found.show(self._keys(tag_found, declare))
