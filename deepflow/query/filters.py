@@ -186,6 +186,10 @@ class FilterCompiler:
         if self._scalar is None:
             raise QueryError(f'Function "{shown(str(node.this))}" cannot be used here.')
         value = self._scalar(node)
+        if function == "if":
+            return lambda operator, wanted: (
+                text_filter(call("toString", value)) if isinstance(wanted, str) else number_filter("if", value)
+            )(operator, wanted)
         return number_filter(str(node.this), value) if function in _NUMBER_FUNCTIONS else text_filter(value)
 
 

@@ -79,6 +79,9 @@ FUNCTIONS = {
         Function("Any", "tag", frozenset({"tag"}), 0, "", "One of the values."),
         Function("PerSecond", "math", frozenset(), 0, "$unit/s", "Divided by the seconds of the interval."),
         Function("Percentage", "math", frozenset(), 1, "%", "a / b * 100."),
+        Function(
+            "Histogram", "math", frozenset(), 1, "", "Distribution of a function's values: [from, to, height] a bin."
+        ),
     )
 }
 BY_LOWER_NAME = {name.lower(): function for name, function in FUNCTIONS.items()}

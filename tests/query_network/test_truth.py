@@ -1,16 +1,13 @@
 # ruff: noqa: E501  a query stands on one line
 """Answers about flows and network meters, at both precisions, against the same figures computed with numpy."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from deepflow.schema import Schema
-from deepflow.store import open_store, prepare
+from deepflow.query import QueryError
 from tests.query.conftest import Ask
-from tests.query.network_rows import BEGIN, DELAYS, MINUTES, PROCESSES, RANGE, Columns, Network, store_network
+from tests.query_network.rows import BEGIN, DELAYS, MINUTES, PROCESSES, RANGE, Columns, Network
 
 FAILS = {
     "client_establish_fail": (10, 13, 18),
@@ -62,36 +59,21 @@ def _both_ways(columns: Columns) -> Columns:
     return found | {"l7_error": columns["l7_client_error"] + columns["l7_server_error"]}
 
 
-@pytest.fixture(scope="module")
-def network_store(schema: Schema, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Network]]:
-    folder = tmp_path_factory.mktemp("network")
-    store = open_store(f"chdb://{folder}/store")
-    prepare(store, schema)
-    sent = store_network(store, schema, folder)
-    yield Ask(store, schema), sent
-    store.close()
-
-
 @pytest.fixture
-def ask(network_store: tuple[Ask, Network]) -> Ask:
-    return network_store[0]
-
-
-@pytest.fixture
-def flows(network_store: tuple[Ask, Network]) -> Columns:
+def flows(sent: Network) -> Columns:
     """Rows of l4_flow_log with the metrics that close_type tells."""
-    sent = _both_ways(network_store[1].flows)
-    silent = (sent["close_type"] == 3) & (sent["protocol"] != 6)
-    fails = {name: np.isin(sent["close_type"], types) & ~silent for name, types in FAILS.items()}
-    return sent | fails | {"closed_flow": sent["close_type"] != 5, "new_flow": sent["is_new_flow"]}
+    rows = _both_ways(sent.flows)
+    silent = (rows["close_type"] == 3) & (rows["protocol"] != 6)
+    fails = {name: np.isin(rows["close_type"], types) & ~silent for name, types in FAILS.items()}
+    return rows | fails | {"closed_flow": rows["close_type"] != 5, "new_flow": rows["is_new_flow"]}
 
 
 @pytest.fixture(params=["network", "network_map"])
-def meters(request: pytest.FixtureRequest, network_store: tuple[Ask, Network]) -> tuple[str, Columns]:
+def meters(request: pytest.FixtureRequest, sent: Network) -> tuple[str, Columns]:
     """A table of meters and its rows with the sums of single counters."""
-    sent = _both_ways(network_store[1].ends if request.param == "network" else network_store[1].pairs)
-    fails = {name: sum((sent[METER[one]] for one in types), np.zeros(1, int)) for name, types in FAILS.items() if set(types) <= set(METER)}  # fmt: skip
-    return request.param, sent | fails
+    rows = _both_ways(sent.ends if request.param == "network" else sent.pairs)
+    fails = {name: sum((rows[METER[one]] for one in types), np.zeros(1, int)) for name, types in FAILS.items() if set(types) <= set(METER)}  # fmt: skip
+    return request.param, rows | fails
 
 
 def _grouped(columns: Columns, name: str, precision: str) -> np.ndarray:
@@ -247,8 +229,8 @@ def test_flow_load_of_a_minute_is_its_fullest_second_of_each_series(ask: Ask, me
     assert _values(ask, ["Max(flow_load)"], table, precision="1s") == [_grouped(rows, "flow_load", "1s").max()]
 
 
-def test_processes_of_both_ends_are_named(ask: Ask, network_store: tuple[Ask, Network]) -> None:
-    pairs = network_store[1].pairs
+def test_processes_of_both_ends_are_named(ask: Ask, sent: Network) -> None:
+    pairs = sent.pairs
     answer = ask("SELECT auto_service_0 AS a, auto_service_1 AS b, Sum(byte_tx) AS n FROM network_map WHERE exist(auto_service_0) AND exist(auto_service_1) GROUP BY a, b", "flow_metrics", "1m")  # fmt: skip
     found = {(row[0], row[1]): row[2] for row in answer.values}
     expected = {
@@ -257,7 +239,7 @@ def test_processes_of_both_ends_are_named(ask: Ask, network_store: tuple[Ask, Ne
         for other, server in PROCESSES.items()
     }
     assert found == expected
-    ends = network_store[1].ends
+    ends = sent.ends
     answer = ask(
         "SELECT auto_instance AS a, Count(row) AS n FROM network WHERE auto_instance_type = 'Process' GROUP BY a",
         "flow_metrics",
@@ -302,12 +284,12 @@ def test_filters_keep_the_right_flows(ask: Ask, flows: Columns, where: str) -> N
 
 
 def test_what_is_no_address_or_flag_is_refused(ask: Ask) -> None:
-    from deepflow.query import QueryError
 
     for where, sentence in (
         ("mac_0 = '02:42'", "mac_0 is an Ethernet address"),
         ("tcp_flags_bit_0 = 'SYN|NIX'", "is no set of tcp_flags_bit"),
         ("tunnel_tx_ip_0 = 'nix'", "is not an IP address"),
+        ("if(protocol = 6, 'a', 2) = 2", "different types"),
     ):
         with pytest.raises(QueryError, match=sentence):
             ask(f"SELECT Count(row) FROM l4_flow_log WHERE {where}")
@@ -334,3 +316,26 @@ def test_tags_of_flows_are_shown_as_people_write_them(ask: Ask, flows: Columns) 
 def test_star_gives_every_tag_and_metric_of_a_flow(ask: Ask) -> None:
     answer = ask("SELECT * FROM l4_flow_log LIMIT 2")
     assert {"mac_0", "byte", "rtt", "tcp_establish_fail_ratio", "tunnel_rx_ip_1"} <= set(answer.columns)
+
+
+def test_if_chooses_row_by_row(ask: Ask, flows: Columns) -> None:
+    answer = ask(
+        "SELECT if(protocol = 'UDP' OR byte > 40000, 'big', observation_point) AS k, Count(row) AS n FROM l4_flow_log GROUP BY k"
+    )
+    chosen = np.where((flows["protocol"] == 17) | (flows["byte"] > 40_000), "big", flows["observation_point"])
+    assert dict(answer.values) == {name: (chosen == name).sum() for name in set(chosen.tolist())}
+    count = _values(
+        ask, ["Count(row)"], "l4_flow_log", "if(byte > 1000, rtt, 0) > 5 AND if(protocol = 6, 't', 'u') = 't'"
+    )
+    assert count == [((flows["byte"] > 1000) & (flows["rtt"] > 5) & (flows["protocol"] == 6)).sum()]
+
+
+def test_histogram_is_over_the_values_of_all_groups(ask: Ask, flows: Columns) -> None:
+    (found,) = ask("SELECT Histogram(Sum(byte), 4) AS h FROM l4_flow_log GROUP BY ip_0, ip_1, observation_point").values
+    groups: dict[tuple[int, int, str], int] = {}
+    for index in range(len(flows["byte"])):
+        key = (int(flows["ip4_0"][index]), int(flows["ip4_1"][index]), str(flows["observation_point"][index]))
+        groups[key] = groups.get(key, 0) + int(flows["byte"][index])
+    bins = found[0]
+    assert len(bins) == 4 and sum(one[2] for one in bins) == pytest.approx(len(groups))
+    assert bins[0][0] == min(groups.values()) and bins[-1][1] == max(groups.values())
