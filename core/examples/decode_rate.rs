@@ -13,6 +13,8 @@ const OPTIONS: &[u8] = b"\x01\x01\x08\x0a\0\0\0\x07\0\0\0\x09";
 /// Frames that are decoded in turn: more than the caches next to the core hold.
 const FRAMES: usize = 4096;
 
+type Frame<'a> = &'a dyn Fn(u16) -> Vec<u8>;
+
 fn ethernet(inside: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0], inside].concat()
 }
@@ -36,7 +38,7 @@ fn tcp(inside: &[u8]) -> Vec<u8> {
 fn main() {
     let millions: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(20);
     let body = [b'x'; 600];
-    let kinds: [(&str, &dyn Fn(u16) -> Vec<u8>); 5] = [
+    let kinds: [(&str, Frame<'_>); 5] = [
         ("tcp", &|at| ethernet(&ipv4(at, 6, (at, 0x4000), &tcp(&body)))),
         ("udp", &|at| ethernet(&ipv4(at, 17, (at, 0), &udp(53, &body[..60])))),
         ("vxlan_tcp", &|at| {
