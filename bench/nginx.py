@@ -102,7 +102,9 @@ class Wrk:
 
     def __init__(self, port: int, seconds: int) -> None:
         command = f"read go; exec wrk -t1 -c16 -d{seconds}s http://127.0.0.1:{port}/item/1?x=2"
-        self._process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.pid = self._process.pid
 
     def run(self) -> float:

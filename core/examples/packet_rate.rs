@@ -8,6 +8,7 @@ use std::time::Instant;
 use _core::engine::{Engine, EngineConfig};
 use _core::packet::decode::decode;
 use _core::packet::flows::Flows;
+use _core::packet::tunnel::Decapsulation;
 
 const ETHERNET: u16 = 1;
 const CONNECTIONS: u16 = 1000;
@@ -95,7 +96,7 @@ fn main() {
         let started = Instant::now();
         for data in &frames {
             now_us += 1;
-            if let Ok(transport) = decode(ETHERNET, data) {
+            if let Ok(transport) = decode(ETHERNET, data, Decapsulation::ALL) {
                 flows.packet(now_us, &transport, engine);
             }
             bytes += data.len() as u64;

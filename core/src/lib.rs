@@ -6,6 +6,7 @@ pub mod causality;
 pub mod connection;
 pub mod engine;
 pub mod event;
+pub mod flow;
 pub mod meter;
 pub mod packet;
 pub mod peers;

@@ -1,7 +1,8 @@
 //! A capture file through the engine: the same rows as from sockets, without a kernel.
 
 use crate::engine::{Batch, Engine, EngineConfig};
-use crate::packet::decode::{Other, TCP, UDP, decode};
+use crate::packet::decode::{Other, TCP, UDP};
+use crate::packet::decoder::Decoder;
 use crate::packet::file::Capture;
 use crate::packet::flows::Flows;
 
@@ -40,21 +41,27 @@ pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String
     let config = EngineConfig::from_json(config)?;
     let mut capture = Capture::open(path)?;
     let mut engine = Engine::numbered(&config, 0);
-    let mut flows = Flows::default();
+    let (mut decoder, mut flows) = (Decoder::default(), Flows::default());
     let mut packets = Packets::default();
     let mut batches = Vec::new();
     let (mut now_us, mut ticked_us) = (0, 0);
     while let Some(packet) = capture.next_packet()? {
         packets.packets += 1;
         now_us = packet.time_us.max(now_us);
-        match decode(packet.link_type, &packet.data) {
-            Ok(decoded) if decoded.later_fragment => packets.fragments += 1,
+        match decoder.decode(0, packet.time_us, packet.link_type, &packet.data) {
+            Ok(decoded) if decoded.later_fragment => {
+                packets.fragments += 1;
+                if decoded.length > 0 {
+                    flows.packet(packet.time_us, &decoded, &mut engine);
+                }
+            }
             // Of other protocols only an echo has what the engine reads.
             Ok(decoded) if matches!(decoded.protocol, TCP | UDP) || !decoded.payload.is_empty() => {
                 packets.transport += 1;
                 flows.packet(packet.time_us, &decoded, &mut engine);
             }
             Ok(_) => packets.foreign += 1,
+            Err(Other::Continued) => packets.fragments += 1,
             Err(Other::Malformed) => packets.malformed += 1,
             Err(Other::Link | Other::Protocol) => packets.foreign += 1,
         }
