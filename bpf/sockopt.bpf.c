@@ -72,9 +72,12 @@ static __always_inline void df_count(int refused)
 
 static __always_inline __u32 df_ip4(struct bpf_sock_ops *ctx)
 {
+	__u32 address = ctx->local_ip4, mapped = ctx->local_ip6[3];
+	pin(address); /* the verifier wants each field read at its own fixed place */
+	pin(mapped);
 	if (ctx->family == AF_INET)
-		return ctx->local_ip4;
-	return !ctx->local_ip6[0] && !ctx->local_ip6[1] && ctx->local_ip6[2] == htonl(0xffff) ? ctx->local_ip6[3] : 0;
+		return address;
+	return ctx->local_ip6[0] || ctx->local_ip6[1] || ctx->local_ip6[2] != htonl(0xffff) ? 0 : mapped;
 }
 
 static __always_inline void df_listener_of(struct df_listener *key, struct bpf_sock_ops *ctx)
@@ -130,11 +133,12 @@ static __always_inline void df_listens(struct bpf_sock_ops *ctx, int begins)
  * nowhere else; otherwise this runs on behalf of the network, in whatever task it interrupted. */
 static __always_inline struct df_traced *df_traced_of(struct bpf_sock_ops *ctx, int create)
 {
-	if (!ctx->sk)
+	void *socket = ctx->sk;
+	pin(socket); /* read once: the verifier forgets that another reading is not null */
+	if (!socket)
 		return NULL;
-	struct df_traced *state =
-		bpf_sk_storage_get(&traced, ctx->sk, NULL, create ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-	struct sock *sk = (struct sock *)bpf_skc_to_tcp_sock(ctx->sk);
+	struct df_traced *state = bpf_sk_storage_get(&traced, socket, NULL, create ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	struct sock *sk = (struct sock *)bpf_skc_to_tcp_sock(socket);
 	if (state && sk && sk->sk_lock.owned) {
 		struct task_struct *task = bpf_get_current_task_btf();
 		if (!(task->flags & PF_KTHREAD))
@@ -180,20 +184,13 @@ static __always_inline void df_write(struct bpf_sock_ops *ctx)
 	if ((void *)(header + 1) > ctx->skb_data_end)
 		return;
 	struct df_traced *state = df_traced_of(ctx, 0);
-	struct df_option option = {
-		.kind = DF_KIND,
-		.length = sizeof(option),
-		.experiment = htons(DF_EXPERIMENT),
-		.pid = htonl(state ? state->pid : ctx->is_fullsock ? 0 : df_listening_pid(ctx)),
-		.source = df_ip4(ctx),
-		.seq = header->seq,
-	};
+	struct df_option option = {.kind = DF_KIND, .length = sizeof(option), .experiment = htons(DF_EXPERIMENT)};
+	option.pid = htonl(state ? state->pid : ctx->is_fullsock ? 0 : df_listening_pid(ctx));
+	option.source = df_ip4(ctx);
+	option.seq = header->seq;
 	__u32 end = ntohl(header->seq) + ctx->skb_len - (header->offset >> 4) * 4;
-	if (bpf_store_hdr_opt(ctx, &option, sizeof(option), 0)) {
-		df_count(1);
-		return;
-	}
-	df_count(0);
+	df_count(bpf_store_hdr_opt(ctx, &option, sizeof(option), 0) != 0);
+	/* Refused is done, too: then another program has written it. */
 	if (!state || ctx->skb_tcp_flags & TCP_FLAG_SYN || (__s32)(end - state->due) <= 0)
 		return;
 	if (sampling_window)
