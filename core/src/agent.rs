@@ -265,7 +265,8 @@ impl Running {
         hooks.extend(report);
         let engine = Engine::new(config);
         let (commands, receiver) = mpsc::sync_channel(64);
-        let worker = Worker { capture, options: options.flatten(), engine, active: FxHashMap::default(), commands: receiver };
+        let worker =
+            Worker { capture, options: options.flatten(), engine, active: FxHashMap::default(), commands: receiver };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
             .spawn(move || worker.run())
