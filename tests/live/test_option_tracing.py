@@ -320,3 +320,51 @@ def test_two_programs_beside_each_other(hosts: tuple[Host, Host], tmp_path: Path
     # One option a segment: who comes second finds no room, or the first one's option.
     options = 2 + sum(1 for one in segments if one.payload and one.sender)
     assert sum(written) >= options and max(refused) >= options, (written, refused)
+
+
+_SHARED = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], 8000), reuse_port=True)
+print("listening", flush=True)
+while True:
+    listener.accept()[0].close()
+"""
+
+
+def _syn_ack(client: Host, server: Host, file: Path) -> Segment:
+    with client.captured(file, "tcp"):
+        command = "import socket, sys; socket.create_connection((sys.argv[1], 8000), 20).recv(1)"
+        subprocess.run(client.inside(sys.executable, "-c", command, server.ip), check=True)
+    return _handshake(_segments(file))[1]
+
+
+def test_a_shared_port_names_nobody(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    client, server = hosts
+    started: list[subprocess.Popen[str]] = []
+
+    def listens() -> int:
+        command = server.inside(sys.executable, "-c", _SHARED, server.ip)
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        output = started[-1].stdout
+        assert output and output.readline() == "listening\n"
+        return started[-1].pid
+
+    try:
+        with tracing():
+            listens()
+            listens()
+            answer = _syn_ack(client, server, tmp_path / "shared.pcap")
+            assert answer.sender == Sender(0, server.ip, answer.seq)
+            for process in started:
+                process.kill()
+                process.wait()
+            # The port is free again: the next one to listen is known.
+            alone = listens()
+            answer = _syn_ack(client, server, tmp_path / "alone.pcap")
+            assert answer.sender == Sender(alone, server.ip, answer.seq)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
