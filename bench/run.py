@@ -45,6 +45,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
         python("option_tracing"),
     ),
     "server_ingest": ("rows a second into the embedded store, against the bare insert", python("server_ingest")),
+    "far_ends": ("cost of naming the ends that other agents know, of ingest", python("far_ends")),
     "trace": ("search and assembly of one trace", python("trace")),
 }
 
