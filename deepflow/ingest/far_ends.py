@@ -32,7 +32,7 @@ Sides = dict[int | None, Side]
 class _Rows:
     """The rows of a log in which an end is to be named."""
 
-    rows: pa.Table
+    table: pa.Table
     index: Ints
     """Their places in the batch."""
     address: tuple[Keys, Keys]
@@ -84,18 +84,15 @@ class FarEnds:
         self, table: pa.Table, time_s: Ints, sides: Sides, unnamed: dict[int | None, Bools], tally: Tally
     ) -> dict[int | None, tuple[Ints, Who]]:
         rows = self._rows_of_log(table, time_s, sides, unnamed)
-        keys = [_mixed(rows.connection, np.uint64(side + 1)) for side in (0, 1)]
-        left = [mask.copy() for mask in rows.asked]
+        keys = (_side_key(rows.connection, 0), _side_key(rows.connection, 1))
+        left = (rows.asked[0].copy(), rows.asked[1].copy())
+        news = self._learn(rows, keys, tally)
         for side in (0, 1):
-            self._learn(rows, side, keys[side], rows.known[side], tally)
-        repeated = self._repeated(rows.address[0], rows.time_s)
-        for side in (0, 1):
-            told = self._ask(self._connections, keys[side], rows, side, left[side], repeated, tally)
-            left[side] &= ~told
-        self._by_numbers(rows, keys, left, tally)
+            left[side][self._ask(self._connections, keys[side], rows, side, left[side], (0,), tally)] = False
+        self._by_numbers(rows, keys, left, news, tally)
+        self._learn_clients(rows, news, tally)
         server = self._server_key(rows.address[1], rows.service)
-        several = repeated | self._repeated(rows.address[1], rows.time_s)
-        self._ask(self._places, server, rows, 1, left[1], several, tally)
+        self._ask(self._places, server, rows, 1, left[1], (0, 1), tally)
         return {side: (rows.index, rows.who[side]) for side in (0, 1)}
 
     def _rows_of_log(self, table: pa.Table, time_s: Ints, sides: Sides, unnamed: dict[int | None, Bools]) -> _Rows:
@@ -105,85 +102,109 @@ class FarEnds:
         service = self._services(table)[index]
         connection = _mixed(_mixed(ends[0], ends[1]) + self._secret, service << np.uint64(16))
         connection = _mixed(connection, _numbers(table, "client_port")[index].astype(np.uint64))
-        known = tuple(sides[side].gprocess_id[index] > 0 for side in (0, 1))
-        asked = tuple(unnamed[side][index] for side in (0, 1))
-        who = [
-            Who(sides[side].gprocess_id[index], sides[side].auto_service_id[index], sides[side].host_id[index])
-            for side in (0, 1)
-        ]
+        tags = [sides[side] for side in (0, 1)]
         return _Rows(
-            table, index, ends, service, connection, time_s[index], (known[0], known[1]), (asked[0], asked[1]), who
+            table,
+            index,
+            ends,
+            service,
+            connection,
+            time_s[index],
+            (tags[0].gprocess_id[index] > 0, tags[1].gprocess_id[index] > 0),
+            (unnamed[0][index], unnamed[1][index]),
+            [
+                Who(side.gprocess_id[index], side.auto_service_id[index], side.host_id[index], connection.copy())
+                for side in tags
+            ],
         )
 
-    def _learn(self, rows: _Rows, side: int, keys: Keys, told: Bools, tally: Tally, hearsay: bool = False) -> None:
-        """Claims of connections; the new ones also of the places that they tell of."""
-        index = np.flatnonzero(told)
-        if len(index) == 0:
-            return
-        who, time_s = rows.who[side], rows.time_s
-        index = index[self._connections.claim(keys[index], who.take(index), time_s[index], tally)]
-        if len(index) == 0:
-            return
-        if not hearsay:
-            point = rows.rows.column("observation_point").take(pa.array(rows.index[index]))
+    def _learn(self, rows: _Rows, keys: tuple[Keys, Keys], tally: Tally) -> Bools:
+        """Claims of connections by those who own an end; the new ones also of the places that they tell of."""
+        news = np.zeros(len(rows.index), np.bool_)
+        for side in (0, 1):
+            index = np.flatnonzero(rows.known[side])
+            who, time_s = rows.who[side], rows.time_s
+            index = index[self._connections.claim(keys[side][index], who.take(index), time_s[index], tally)]
+            if len(index) == 0:
+                continue
+            news[index] = True
+            point = rows.table.column("observation_point").take(pa.array(rows.index[index]))
             home = index[_is_in(point, _AT_HOME[side])]
             self._places.claim(self._home_key(rows.address[side][home]), who.take(home), time_s[home], tally)
             if side == 1:
                 # Only a socket tells the address that it listens on; packets may still have that of a load balancer.
                 index = index[_is_in(point, ("s-p",))]
-                keys = self._server_key(rows.address[1][index], rows.service[index])
-                self._places.claim(keys, who.take(index), time_s[index], tally)
-        if side == 0:
-            client, service = rows.address[0][index], rows.service[index]
-            for keys in (
-                self._pair_key(client, rows.address[1][index], service),
-                self._client_key(client, service),
-            ):
-                self._places.claim(keys, who.take(index), time_s[index], tally)
+                servers = self._server_key(rows.address[1][index], rows.service[index])
+                self._places.claim(servers, who.take(index), time_s[index], tally)
+        return news
 
-    def _by_numbers(self, rows: _Rows, keys: Sequence[Keys], left: Sequence[Bools], tally: Tally) -> None:
+    def _learn_clients(self, rows: _Rows, news: Bools, tally: Tally) -> None:
+        """Claims of the clients of new connections, whoever named them, for meters, which have no client port."""
+        index = np.flatnonzero(news & (rows.who[0].gprocess > 0))
+        who, time_s = rows.who[0].take(index), rows.time_s[index]
+        client, service = rows.address[0][index], rows.service[index]
+        pair = self._pair_key(client, rows.address[1][index], service)
+        new = self._places.claim(pair, who, time_s, tally)
+        self._places.claim(self._client_key(client[new], service[new]), who.take(new), time_s[new], tally)
+
+    def _by_numbers(
+        self, rows: _Rows, keys: tuple[Keys, Keys], left: tuple[Bools, Bools], news: Bools, tally: Tally
+    ) -> None:
         """Ends of connections whose addresses were translated on the way.
 
-        What the numbers of one call told is noted for its connection: later calls need no numbers.
+        One call tells: what its numbers join is noted for both connections, and later calls need no numbers.
         """
-        names = next((pair for pair in _NUMBERS if pair[0] in rows.rows.column_names), None)
+        names = next((pair for pair in _NUMBERS if pair[0] in rows.table.column_names), None)
         if names is None:
             return
-        first, second = (_numbers(rows.rows, name)[rows.index].astype(np.uint64) for name in names)
+        first, second = (_numbers(rows.table, name)[rows.index].astype(np.uint64) for name in names)
         usable = (first > 0) & (second > 0)
-        numbers = _mixed(first << np.uint64(32) | second, self._secret ^ np.uint64(_NUMBERS.index(names)))
+        calls = _mixed(first << np.uint64(32) | second, self._secret ^ np.uint64(_NUMBERS.index(names)))
         for side in (0, 1):
-            told = np.flatnonzero(rows.known[side] & left[1 - side] & usable)
-            call = _mixed(numbers[told], np.uint64(side + 1))
-            self._calls.claim(call, rows.who[side].take(told), rows.time_s[told], tally)
-        nowhere = np.zeros(len(usable), np.bool_)
+            told = np.flatnonzero(news & rows.known[side] & left[1 - side] & usable)
+            self._calls.claim(_side_key(calls[told], side), rows.who[side].take(told), rows.time_s[told], tally)
         for side in (0, 1):
-            call = _mixed(numbers, np.uint64(side + 1))
-            found = self._ask(self._calls, call, rows, side, left[side] & usable, nowhere, tally)
-            self._learn(rows, side, keys[side], found & (rows.who[side].gprocess > 0), tally, hearsay=True)
+            found = self._ask(self._calls, _side_key(calls, side), rows, side, left[side] & usable, (), tally)
             left[side][found] = False
+            found = found[rows.who[side].gprocess[found] > 0]
+            there = rows.who[side].take(found)
+            self._connections.claim(keys[side][found], there, rows.time_s[found], tally)
+            known = rows.known[1 - side][found]
+            found, there = found[known], there.take(known)
+            back = _side_key(there.link, 1 - side)
+            self._connections.claim(back, rows.who[1 - side].take(found), rows.time_s[found], tally)
 
     def _ask(
-        self, claims: Claims, keys: Keys, rows: _Rows, side: int, wanted: Bools, refused: Bools, tally: Tally
-    ) -> Bools:
-        """Puts what the claims tell into `rows.who`; where they told, contradicted each other or were refused."""
-        index = np.flatnonzero(rows.asked[side] & wanted & (rows.who[side].service == 0))
+        self,
+        claims: Claims,
+        keys: Keys,
+        rows: _Rows,
+        side: int,
+        wanted: Bools,
+        ends: Sequence[int],
+        tally: Tally,
+    ) -> Ints:
+        """Puts what the claims tell into `rows.who`, unless an address of these `ends` repeats in another network.
+
+        Returns the rows that need no further question: they were answered, or who it was is ambiguous.
+        """
+        index = np.flatnonzero(wanted)
         who, ambiguous = claims.find(keys[index], rows.time_s[index])
-        known = who.service > 0
-        ambiguous |= known & refused[index]
-        known &= ~refused[index]
-        told = index[known]
+        known = np.flatnonzero(who.service > 0)
+        told, who = index[known], who.take(known)
+        refused = np.zeros(len(told), np.bool_)
+        for end in ends:
+            refused |= self._repeated(rows.address[end][told], rows.time_s[told])
+        answered, who = told[~refused], who.take(~refused)
         for stored, named in (
             (rows.who[side].gprocess, who.gprocess),
             (rows.who[side].service, who.service),
             (rows.who[side].host, who.host),
+            (rows.who[side].link, who.link),
         ):
-            stored[told] = named[known]
-        tally.ambiguous += int(np.count_nonzero(ambiguous))
-        answered = np.zeros(len(rows.index), np.bool_)
-        answered[told] = True
-        answered[index[ambiguous]] = True
-        return answered
+            stored[answered] = named
+        tally.ambiguous += int(np.count_nonzero(ambiguous)) + int(np.count_nonzero(refused))
+        return np.concatenate((told, index[ambiguous]))
 
     def _pair(
         self, table: pa.Table, time_s: Ints, unnamed: dict[int | None, Bools], tally: Tally
@@ -284,6 +305,10 @@ def _mixed(value: Keys, other: Keys | np.uint64) -> Keys:
     mixed *= np.uint64(0xC4CEB9FE1A85EC53)
     mixed ^= mixed >> np.uint64(33)
     return mixed
+
+
+def _side_key(keys: Keys, side: int) -> Keys:
+    return _mixed(keys, np.uint64(side + 1))
 
 
 def _is_in(values: pa.ChunkedArray, wanted: Sequence[str]) -> Bools:

@@ -19,15 +19,16 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Process, service and host, one of each a key; 0 unknown."""
+    """Process, service and host, one of each a key, 0 unknown; `link` is what the claim hangs together with."""
 
     gprocess: NDArray[np.uint32]
     service: NDArray[np.uint32]
     host: NDArray[np.uint16]
+    link: Keys
 
     def take(self, index: Ints | Bools) -> "Who":
         """Those at `index`."""
-        return Who(self.gprocess[index], self.service[index], self.host[index])
+        return Who(self.gprocess[index], self.service[index], self.host[index], self.link[index])
 
 
 @dataclass(slots=True)
@@ -48,12 +49,13 @@ class Claims:
     """
 
     def __init__(self, entries: int) -> None:
-        """`entries`: a power of two, at least 8; 54 bytes each."""
+        """`entries`: a power of two, at least 8; 62 bytes each."""
         self._sets = np.uint64(entries // _WAYS - 1)
         self._keys = np.zeros(entries, np.uint64)
         self._gprocess = np.zeros(entries, np.uint32)
         self._service = np.zeros(entries, np.uint32)
         self._host = np.zeros(entries, np.uint16)
+        self._link = np.zeros(entries, np.uint64)
         self._seen = np.zeros(entries, np.int64)
         # When another process, service, host than the one before claimed the key.
         self._other_process = np.zeros(entries, np.int64)
@@ -82,34 +84,39 @@ class Claims:
         Several processes of one service leave the service and its host; several services nothing.
         """
         slot, hit = self._slots(keys)
-        alive = hit & (np.abs(time_s - self._seen[slot]) <= KEEP_S)
-        one_service = alive & (time_s - self._other_service[slot] > KEEP_S)
-        one_process = one_service & (time_s - self._other_process[slot] > KEEP_S)
+        alive = hit & (np.abs(time_s - self._seen.take(slot)) <= KEEP_S)
+        if not alive.any():
+            nobody = np.zeros(len(keys), np.uint32)
+            return Who(nobody, nobody, nobody.astype(np.uint16), nobody.astype(np.uint64)), alive
+        one_service = alive & (time_s - self._other_service.take(slot) > KEEP_S)
+        one_process = one_service & (time_s - self._other_process.take(slot) > KEEP_S)
         who = Who(
-            np.where(one_process, self._gprocess[slot], np.uint32(0)),
-            np.where(one_service, self._service[slot], np.uint32(0)),
-            np.where(one_service, self._host[slot], np.uint16(0)),
+            np.where(one_process, self._gprocess.take(slot), np.uint32(0)),
+            np.where(one_service, self._service.take(slot), np.uint32(0)),
+            np.where(one_service, self._host.take(slot), np.uint16(0)),
+            np.where(one_process, self._link.take(slot), np.uint64(0)),
         )
         return who, alive & ~one_service
 
     def shared(self, keys: Keys, time_s: Ints) -> Bools:
         """Whether several hosts claim the key."""
         slot, hit = self._slots(keys)
-        alive = hit & (np.abs(time_s - self._seen[slot]) <= KEEP_S)
-        several: Bools = alive & (time_s - self._other_host[slot] <= KEEP_S)
+        alive = hit & (np.abs(time_s - self._seen.take(slot)) <= KEEP_S)
+        several: Bools = alive & (time_s - self._other_host.take(slot) <= KEEP_S)
         return several
 
     def _slots(self, keys: Keys) -> tuple[Ints, Bools]:
         """Where each key is, and whether it is there."""
         first = ((keys & self._sets) * np.uint64(_WAYS)).astype(np.int64)
-        same = self._keys.reshape(-1, _WAYS)[first // _WAYS] == keys[:, None]
-        way = same.argmax(axis=1)
-        return first + way, same.any(axis=1)
+        same = self._keys.reshape(-1, _WAYS).take(first // _WAYS, axis=0) == keys[:, None]
+        slot = first + same.argmax(axis=1)
+        hit: Bools = self._keys.take(slot) == keys
+        return slot, hit
 
     def _renew(self, slot: Ints, who: Who, time_s: Ints, rows: Ints, news: Bools) -> None:
         """Claims of keys that are there."""
-        seen = self._seen[slot]
-        same = self._gprocess[slot] == who.gprocess
+        seen = self._seen.take(slot)
+        same = self._gprocess.take(slot) == who.gprocess
         # What comes from long before the last claim says nothing about now.
         changing = np.where(same, time_s - seen >= _DUE_S, time_s >= seen - KEEP_S)
         if not changing.any():
@@ -134,7 +141,7 @@ class Claims:
     def _insert(self, keys: Keys, who: Who, time_s: Ints, rows: Ints, news: Bools, tally: Tally) -> Ints:
         """Claims of keys that are not there; returns the rows that have to try again."""
         first = ((keys[rows] & self._sets) * np.uint64(_WAYS)).astype(np.int64)
-        slot = first + self._seen.reshape(-1, _WAYS)[first // _WAYS].argmin(axis=1)
+        slot = first + self._seen.reshape(-1, _WAYS).take(first // _WAYS, axis=0).argmin(axis=1)
         # An old claim that comes late takes no younger one's place.
         fits = time_s[rows] >= self._seen[slot]
         rows, slot = rows[fits], slot[fits]
@@ -155,4 +162,5 @@ class Claims:
         self._gprocess[slot] = who.gprocess
         self._service[slot] = who.service
         self._host[slot] = who.host
+        self._link[slot] = who.link
         self._seen[slot] = seen

@@ -264,6 +264,12 @@ def test_numbers_join_what_address_translation_divides(server: Server, table: st
         assert server.take(B, other, Seen(server=3, ends=(NODE, SERVER), ports=(7, 8080))) == [
             (process(A, 1), process(B, 3))
         ]
+    # One call told both agents, though the client's one never came second with it.
+    late = Server()
+    late.take(A, table, outside)
+    late.take(B, table, inside)
+    again = Seen(client=1, ends=outside.ends, numbers=(333, 444), at_s=5)
+    assert late.take(A, table, again) == [(process(A, 1), process(B, 3))]
     # Another connection to the service address may lead elsewhere.
     assert server.take(A, table, Seen(client=1, ends=(CLIENT, NODE), ports=(9, 80), numbers=(5, 5)))[0][1] == NOBODY
 
@@ -273,7 +279,7 @@ def test_numbers_that_are_missing_or_claimed_twice_join_nothing(server: Server) 
     for numbers in ((1, 0), (0, 1), (0, 0)):
         server.take(A, "l7_flow_log", Seen(client=1, numbers=numbers))
         assert server.take(B, "l7_flow_log", Seen(server=3, point="s-p", ends=ends, numbers=numbers))[0][0] == NOBODY
-    server.take(A, "l7_flow_log", Seen(client=1, numbers=(7, 7)))
+    server.take(A, "l7_flow_log", Seen(client=1, ports=(1, 80), numbers=(7, 7)))
     server.take(C, "l7_flow_log", Seen(client=1, ends=("10.4.0.1", "10.4.0.2"), numbers=(7, 7)))
     assert server.take(B, "l7_flow_log", Seen(server=3, ends=ends, numbers=(7, 7), ports=(1, 2)))[0][0] == NOBODY
 
