@@ -8,8 +8,9 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use _core::event::Place;
 use _core::packet::decode::decode;
-use _core::packet::live::{Kind, Live, PacketConfig, Place};
+use _core::packet::live::{Kind, Live, PacketConfig};
 use _core::packet::tunnel::Decapsulation;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -151,7 +152,9 @@ fn each_end_of_a_veth_sees_every_packet_once() {
     for (netns, outgoing, point) in [(a.inode(), true, "c"), (b.inode(), false, "s")] {
         let here: Vec<&Seen> = udp(&seen, 7777).filter(|one| one.netns == netns).collect();
         assert_eq!(here.len(), 500);
-        assert!(here.iter().all(|one| one.outgoing == outgoing && one.length == 400 && one.place.point == point));
+        assert!(
+            here.iter().all(|one| one.outgoing == outgoing && one.length == 400 && one.place.point.name() == point)
+        );
     }
     let counters = lives[0].counters();
     assert_eq!((counters.dropped, counters.throttled, counters.malformed, counters.strange), (0, 0, 0, 0));
@@ -320,7 +323,7 @@ fn a_loopback_gives_each_packet_once() {
     std::thread::sleep(Duration::from_millis(200));
     until(&mut lives, &mut seen, "the rest", |_| true);
     assert_eq!(udp(&seen, 7301).count(), 50);
-    assert!(udp(&seen, 7301).all(|packet| packet.place.point == "local"));
+    assert!(udp(&seen, 7301).all(|packet| packet.place.point.name() == "local"));
 }
 
 #[test]

@@ -9,7 +9,8 @@
 
 use std::net::IpAddr;
 
-use _core::packet::live::interfaces::{Interface, Interfaces, Kind, Peer, Place};
+use _core::event::Place;
+use _core::packet::live::interfaces::{Interface, Interfaces, Kind, Peer};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -123,7 +124,7 @@ const POINTS: [(u32, &str, &str, &str, &str); 36] = [
 #[test]
 fn observation_points() {
     for (netns, name, client, server, point) in POINTS {
-        assert_eq!(place(netns, name, client, server).point, point, "{client} to {server} at {name} of {netns}");
+        assert_eq!(place(netns, name, client, server).point.name(), point, "{client} to {server} at {name} of {netns}");
     }
 }
 
@@ -147,7 +148,7 @@ fn ends_reached_without_a_router() {
 #[test]
 fn an_unknown_interface_is_at_no_end() {
     let (interfaces, _) = Host::build();
-    assert_eq!(interfaces.place(9999, ip("10.1.0.2"), ip("10.1.0.3")), Place::REST);
+    assert_eq!(interfaces.place(9999, ip("10.1.0.2"), ip("10.1.0.3")), Place::default());
     assert_eq!(interfaces.netns(9999), 0);
 }
 

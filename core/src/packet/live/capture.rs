@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::PacketConfig;
 use super::interfaces::Interfaces;
 use super::ring::{Ring, RingCounters};
 use super::scan::{Change, RingKey, Scanner, Status};
-use super::{Frame, PacketConfig};
+use crate::packet::Frame;
 
 /// How long a ring that takes nothing more is still read: the kernel hands over its last block after a while.
 const CLOSING: Duration = Duration::from_millis(200);

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::netlink::Link;
+use crate::event::{Endpoint, Place, Point};
+use crate::flow::table::Places;
 
 const ARPHRD_LOOPBACK: u16 = 772;
 
@@ -70,21 +72,6 @@ impl Interface {
     fn bridge(&self) -> u32 {
         if self.kind == Kind::Bridge { self.index } else { self.master }
     }
-}
-
-/// Where a flow was seen, and which of its ends (client, server) are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Observation point: c, s, local, c-nd, s-nd or rest.
-    pub point: &'static str,
-    /// The end is reached from here without a router.
-    pub l2_end: [bool; 2],
-    /// The end is at this interface.
-    pub l3_end: [bool; 2],
-}
-
-impl Place {
-    pub const REST: Self = Self { point: "rest", l2_end: [false; 2], l3_end: [false; 2] };
 }
 
 #[derive(Debug, Default)]
@@ -160,7 +147,7 @@ impl Interfaces {
     /// Where a flow between these addresses is seen at this interface.
     pub fn place(&self, nic: u32, client: IpAddr, server: IpAddr) -> Place {
         let Some(one) = self.get(nic) else {
-            return Place::REST;
+            return Place::default();
         };
         let here = self.namespaces.get(&one.netns);
         let below = self.below(one).and_then(|netns| self.namespaces.get(&netns));
@@ -171,15 +158,21 @@ impl Interfaces {
         let l3_end = ends.map(is_local);
         let hanging = ends.map(bridge_to);
         let point = match (l3_end, hanging) {
-            ([true, true], _) => "local",
-            ([true, false], _) => "c",
-            ([false, true], _) => "s",
-            (_, [Some(_), _]) => "c-nd",
-            (_, [None, Some(_)]) => "s-nd",
-            _ => "rest",
+            ([true, true], _) => Point::Local,
+            ([true, false], _) => Point::Client,
+            ([false, true], _) => Point::Server,
+            (_, [Some(_), _]) => Point::ClientNode,
+            (_, [None, Some(_)]) => Point::ServerNode,
+            _ => Point::Rest,
         };
         let same_bridge = |bridge: Option<u32>| bridge.is_some_and(|bridge| bridge != 0 && bridge == one.bridge());
         let l2_end = [0, 1].map(|side| l3_end[side] || same_bridge(hanging[side]));
-        Place { point, l2_end, l3_end }
+        Place { point, l2_end, l3_end, nic: one.capture_nic(), tunnel: 0, netns: self.netns(nic) }
+    }
+}
+
+impl Places for Interfaces {
+    fn place(&self, nic: u32, client: Endpoint, server: Endpoint) -> Place {
+        Self::place(self, nic, client.ip, server.ip)
     }
 }

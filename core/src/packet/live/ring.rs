@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, c_void};
 
-use super::Frame;
 use super::filter::{self, Instruction};
+use crate::packet::Frame;
 
 /// Bytes of a block; the largest packet fits with its header.
 pub const BLOCK_BYTES: usize = 256 * 1024;
