@@ -315,7 +315,7 @@ fn a_loopback_gives_each_packet_once() {
         return;
     }
     let one = Netns::new();
-    let (mut lives, _) = Live::start(&PacketConfig { loopback: true, ..inner("^lo$") }).expect("capture");
+    let (mut lives, _) = Live::start(&PacketConfig { loopback: Some(true), ..inner("^lo$") }).expect("capture");
     send(&one, "127.0.0.1:7301", 50, 60);
     let mut seen = Vec::new();
     until(&mut lives, &mut seen, "all", |seen| udp(seen, 7301).count() >= 50);

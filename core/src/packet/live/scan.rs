@@ -294,7 +294,8 @@ impl Scanner {
     fn chosen(&self, netns: u32, link: &Link) -> bool {
         let pattern = if netns == self.own.inode { &self.outer } else { &self.inner };
         let loopback = Kind::of(link) == Kind::Loopback;
-        (!loopback || self.config.loopback) && pattern.as_ref().is_some_and(|one| one.is_match(&link.name))
+        (!loopback || self.config.loopback.unwrap_or(true))
+            && pattern.as_ref().is_some_and(|one| one.is_match(&link.name))
     }
 
     /// Rings as they are wanted now: new ones are opened, those of what is gone closed, filters brought up to date.

@@ -22,8 +22,8 @@ pub struct OwnEnd {
 pub struct PacketConfig {
     /// Interfaces of the agent's namespace; empty: none.
     pub interface_regex: String,
-    /// The loopback, if the expression matches it.
-    pub loopback: bool,
+    /// The loopback, if the expression matches it; not said: yes, unless sockets are seen.
+    pub loopback: Option<bool>,
     pub inner_interface_capture_enabled: bool,
     /// Interfaces of all other namespaces.
     pub inner_interface_regex: String,
@@ -51,7 +51,7 @@ impl Default for PacketConfig {
     fn default() -> Self {
         Self {
             interface_regex: String::new(),
-            loopback: false,
+            loopback: None,
             inner_interface_capture_enabled: false,
             inner_interface_regex: r"^eth\d+$".to_string(),
             bpf_filter_disabled: false,
