@@ -22,11 +22,12 @@ pub struct ProbeLine {
     pub lost: String,
 }
 
-const CAPABILITIES: [(&str, u32, &str); 4] = [
+const CAPABILITIES: [(&str, u32, &str); 5] = [
     ("CAP_BPF", 39, "kernel programs cannot be loaded, unless CAP_SYS_ADMIN is there"),
     ("CAP_PERFMON", 38, "tracing programs cannot be loaded, unless CAP_SYS_ADMIN is there"),
     ("CAP_SYS_ADMIN", 21, "kernels before 5.8 need it; newer ones do with CAP_BPF and CAP_PERFMON"),
     ("CAP_NET_ADMIN", 12, "the sender's address of datagrams received on unconnected sockets"),
+    ("CAP_NET_RAW", 13, "packets: flows, network metrics, and each hop of a call"),
 ];
 
 /// Effective capabilities of this process, as a bit mask.
@@ -179,6 +180,8 @@ pub fn probe() -> Vec<ProbeLine> {
     lines.push(line("processes", processes, "processes that live shorter than a scan of /proc"));
     let empty = || EbpfLoader::new().load(object::PROBE).map_err(|error| reason(&error));
     let fentry = with_btf(&|btf| fentry(&mut empty()?, btf).map_err(|error| reason(&error)));
+    let lost = "flows, network metrics, and each hop of a call";
+    lines.push(line("packets of interfaces", crate::packet::live::probe(), lost));
     lines.push(line("fentry", fentry, "hooks on kernel functions; nothing uses them yet"));
     let kprobe = empty().and_then(|mut bpf| kprobe(&mut bpf));
     lines.push(line("kprobe", kprobe, "hooks on kernel functions of older kernels; nothing uses them yet"));

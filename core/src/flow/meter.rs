@@ -105,8 +105,9 @@ pub fn processes(flow: &Flow, peers: &Peers) -> [Process; 2] {
         return processes_of(spoken, Process::default(), None, peers);
     }
     let [client, server] = flow.ends;
-    let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far).unwrap_or_default();
-    [owner(client, server), owner(server, client)]
+    let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far);
+    let listener = || peers.server_at(&flow.place, server).filter(|_| flow.protocol == 6);
+    [owner(client, server).unwrap_or_default(), owner(server, client).or_else(listener).unwrap_or_default()]
 }
 
 impl NetworkMeter {
