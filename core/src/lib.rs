@@ -1,14 +1,17 @@
 //! The whole Python surface of the core, and nothing else.
 
 pub mod agent;
+pub mod batch;
 pub mod bpf;
 pub mod causality;
 pub mod connection;
 pub mod engine;
 pub mod event;
 pub mod flow;
+pub mod joined;
 pub mod meter;
 pub mod packet;
+pub mod packets;
 pub mod peers;
 pub mod protocols;
 pub mod replay;
