@@ -468,7 +468,9 @@ impl Perf {
                 (CHANGE_CIPHER_SPEC, Some(1)) if length == 1 => self.tls.changed[side] = true,
                 _ => {}
             }
-            let encrypted = *kind == APPLICATION_DATA && side == 0 && self.tls.server_hello;
+            // Before its change of keys nothing of a client is encrypted, unless there is no such record; after it, and
+            // before the server's, it may be (False Start, RFC 7918).
+            let encrypted = *kind == APPLICATION_DATA && side == 0 && self.tls.server_hello && !self.tls.changed[0];
             if self.tls.hello_us != NEVER && (self.tls.changed == [true; 2] || encrypted) {
                 let from_us = self.tls.hello_us;
                 self.tls = Tls { hello_us: NEVER, server_hello: false, changed: [false; 2] };

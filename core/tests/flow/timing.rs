@@ -348,6 +348,15 @@ fn tls_handshakes_end_with_the_second_change_of_keys() {
         (1_300, CLIENT, data(C + 11, S + 135, &encrypted)),
     ]);
     assert_eq!(bare.tls_rtt, once(300));
+    // False Start: data of the client before the server has changed its keys.
+    let early = after(&[
+        (1_000, CLIENT, data(C + 1, S + 1, &hello)),
+        (1_100, SERVER, data(S + 1, C + 11, &record(22, &[2, 0, 0, 1, 0]))),
+        (1_200, CLIENT, data(C + 11, S + 11, &own)),
+        (1_210, CLIENT, data(C + 200, S + 11, &encrypted)),
+        (1_350, SERVER, data(S + 11, C + 235, &theirs)),
+    ]);
+    assert_eq!(early.tls_rtt, once(350));
     let plain = after(&[(1_000, CLIENT, data(C + 1, S + 1, b"GET / HTTP/1.1\r\n\r\n"))]);
     assert_eq!(plain.tls_rtt, Delay::default());
 }
