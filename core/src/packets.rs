@@ -46,6 +46,9 @@ impl Packets {
         frames.bytes += u64::from(frame.wire);
         // What gives no packet is counted by the decoder.
         if let Ok(mut packet) = decoder.decode(frame.nic, frame.time_us, frame.link_type, frame.data) {
+            // A header may claim more than there was.
+            packet.l3_length = packet.l3_length.min(frame.wire);
+            packet.length = packet.length.min(packet.l3_length);
             packet.link.vlan = frame.vlan.filter(|_| packet.link.vlan == 0).unwrap_or(packet.link.vlan);
             let seen = Sighting { time_us: frame.time_us, nic: frame.nic, wire: frame.wire };
             flows.packet(seen, &packet, places, engine);
@@ -107,6 +110,7 @@ impl Packets {
             ("fragments_later", decoded.fragments.later),
             ("fragments_orphaned", decoded.fragments.orphans),
             ("fragments_displaced", decoded.fragments.displaced),
+            ("fragments_tunnelled", decoded.fragments.tunnelled),
             ("flows", flows.flows),
             ("flows_evicted", flows.evicted),
             ("flows_swapped", flows.swapped),

@@ -20,6 +20,25 @@ pub struct DecodeCounters {
     pub fragments: FragmentCounters,
 }
 
+impl DecodeCounters {
+    /// Names and values, the same names at every call.
+    pub fn list(&self) -> Vec<(&'static str, u64)> {
+        let fragments = &self.fragments;
+        vec![
+            ("packets_tunnelled", self.tunnelled),
+            ("packets_lying_tunnels", self.lying_tunnels),
+            ("packets_deeper_tunnels", self.deeper_tunnels),
+            ("packets_malformed", self.malformed),
+            ("packets_foreign", self.foreign),
+            ("fragments_first", fragments.first),
+            ("fragments_later", fragments.later),
+            ("fragments_orphans", fragments.orphans),
+            ("fragments_displaced", fragments.displaced),
+            ("fragments_evicted", fragments.evicted),
+        ]
+    }
+}
+
 /// Decodes the frames of one thread.
 #[derive(Debug, Default)]
 pub struct Decoder {

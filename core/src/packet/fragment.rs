@@ -58,6 +58,8 @@ pub struct FragmentCounters {
     pub orphans: u64,
     /// Later ones that overlap others, leave a gap or go beyond the end of their packet.
     pub displaced: u64,
+    /// Later ones of a packet that carries a tunnel: of no flow.
+    pub tunnelled: u64,
     /// Packets that gave way to others before all of their fragments were seen.
     pub evicted: u64,
 }
@@ -186,6 +188,7 @@ impl Fragments {
             self.counters.displaced += 1;
         }
         let Held::Ports(source, destination, tcp) = held else {
+            self.counters.tunnelled += 1;
             return Belongs::Tunnel;
         };
         (packet.source.port, packet.destination.port) = (source, destination);
