@@ -270,8 +270,9 @@ impl Perf {
             count(&mut self.report().fin_count, 1);
         }
         let seq = tcp.seq.wrapping_add(u32::from(syn));
+        let mut again = false;
         if syn {
-            self.opening(time_us, side, packet);
+            again = self.opening(time_us, side, packet);
         } else {
             // Keep-alive (RFC 9293, 3.8.4), or a probe of a closed window: the byte before the next, or none.
             if packet.length <= 1 && !fin && self.sides[side].sent.next() == Some(seq.wrapping_add(1)) {
@@ -282,14 +283,14 @@ impl Perf {
         }
         self.acknowledged(time_us, side, tcp, packet.length == 0 && !syn && !fin);
         if packet.length > 0 {
-            self.data(time_us, side, seq, packet);
+            self.data(time_us, side, seq, packet, again);
         } else if !syn {
             self.sides[side].sent.reach(seq, time_us, packet.ip_id);
         }
     }
 
-    /// SYN or SYN-ACK.
-    fn opening(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) {
+    /// SYN or SYN-ACK: was it sent before?
+    fn opening(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) -> bool {
         let tcp = &packet.tcp;
         let next = tcp.seq.wrapping_add(1);
         let asks = tcp.flags & ACK == 0;
@@ -341,6 +342,7 @@ impl Perf {
         if self.sides[side].sent.next().is_none() {
             self.sides[side].sent.begin(next, time_us, packet.ip_id);
         }
+        again
     }
 
     /// Any packet without SYN: the ACK that ends the handshake, or one that comes before its turn.
@@ -378,7 +380,8 @@ impl Perf {
         }
     }
 
-    fn data(&mut self, time_us: u64, side: usize, seq: u32, packet: &Packet<'_>) {
+    /// `again`: the packet is a SYN that was counted as a retransmission.
+    fn data(&mut self, time_us: u64, side: usize, seq: u32, packet: &Packet<'_>, again: bool) {
         let rtt_us = self.handshake.rtt_us;
         let own = &mut self.sides[side];
         let segment = own.sent.segment(seq, packet.length, time_us, packet.ip_id, rtt_us);
@@ -394,7 +397,9 @@ impl Perf {
                 if own.turn_us != NEVER {
                     own.turn_us = time_us;
                 }
-                count(&mut self.report().retrans[side], 1);
+                if !again {
+                    count(&mut self.report().retrans[side], 1);
+                }
             }
         }
         self.tls(time_us, side, packet.payload);

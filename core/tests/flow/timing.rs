@@ -66,6 +66,19 @@ fn what_was_sent_again_is_measured_from_the_last() {
 }
 
 #[test]
+fn a_syn_with_data_that_comes_again_is_one_retransmission() {
+    let mut perf = Perf::new();
+    perf.packet(0, CLIENT, &tcp(SYN, C, 0, b"early"));
+    perf.packet(1_000, CLIENT, &tcp(SYN, C, 0, b"early"));
+    perf.packet(1_050, SERVER, &tcp(SYN | ACK, S, C + 6, &[]));
+    perf.packet(1_080, CLIENT, &ack(C + 6, S + 1));
+    perf.packet(1_100, SERVER, &data(S + 1, C + 6, b"reply"));
+    let report = perf.take();
+    assert_eq!((report.retrans, report.retrans_syn, report.syn_count), ([1, 0], 1, 2));
+    assert_eq!((report.rtt_server, report.rtt, report.art), (once(50), once(80), once(100)));
+}
+
+#[test]
 fn a_handshake_out_of_its_order_is_not_measured() {
     let mut perf = Perf::new();
     perf.packet(0, CLIENT, &tcp(SYN, C, 0, &[]));
