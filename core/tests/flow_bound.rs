@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use _core::engine::{EngineConfig, Shared};
-use _core::flow::table::Nowhere;
+use _core::flow::seen::Nowhere;
 use _core::packet::Frame;
 use _core::packets::Packets;
 
@@ -56,11 +56,11 @@ impl Run {
         let one = Frame { time_us, link_type: 1, nic: 1, wire, data, vlan: None, outgoing: false };
         self.packets.frame(&one, &Nowhere);
         self.most = self.most.max(self.packets.flow_numbers().1);
-        if self.sent % 1000 == 0 {
+        if self.sent.is_multiple_of(1000) {
             self.packets.tick(self.now_us);
             self.most_waiting = self.most_waiting.max(self.packets.backlog().0);
         }
-        if self.sent % 10_000 == 0 {
+        if self.sent.is_multiple_of(10_000) {
             let batches = self.packets.drain(self.now_us);
             self.count(batches);
         }

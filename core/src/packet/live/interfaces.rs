@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::netlink::Link;
 use crate::event::{Endpoint, Place, Point};
-use crate::flow::table::Places;
+use crate::flow::seen::Places;
 
 const ARPHRD_LOOPBACK: u16 = 772;
 
