@@ -1,6 +1,7 @@
 //! Frames to rows of flows: places, minutes, direction, bounds, names behind address translation.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use _core::batch::Batch;
 use _core::engine::{Engine, EngineConfig, Shared};
@@ -140,6 +141,10 @@ impl Places for TwoEnds {
             _ => Place { point: Point::Server, l3_end: [false, true], ..place },
         };
         if from_client { place } else { place.mirrored() }
+    }
+
+    fn is_here(&self, _: IpAddr) -> bool {
+        false
     }
 }
 

@@ -116,7 +116,7 @@ impl FlowTable {
         let Some(at) = place.or_else(|| self.open(key, seen, packet, places, engine)) else {
             return;
         };
-        self.count(at, seen, packet);
+        self.count(at, seen, packet, places);
         self.tell(at, seen, packet, engine);
         self.take_counted(engine);
     }
@@ -201,7 +201,7 @@ impl FlowTable {
         Some(at)
     }
 
-    fn count(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>) {
+    fn count(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>, places: &dyn Places) {
         let second = (seen.time_us / MICROS) as u32;
         let Some(flow) = self.flows.get_mut(at as usize).and_then(Option::as_deref_mut) else {
             return;
@@ -234,8 +234,9 @@ impl FlowTable {
         }
         let before_us = flow.state.timeout_us(&self.timeouts);
         flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
-        if !packet.later_fragment {
-            if packet.protocol == TCP {
+        // A later fragment in order has bytes of the stream and no header.
+        if !packet.later_fragment || packet.length > 0 {
+            if packet.protocol == TCP && !packet.later_fragment {
                 let tcp = &packet.tcp;
                 flow.flags[side] |= tcp.flags;
                 if tcp.flags & SYN != 0 {
@@ -244,7 +245,8 @@ impl FlowTable {
                     flow.first_seq[side] = Some(tcp.seq.wrapping_add(1));
                 }
                 flow.real[side] = tcp.options.toa.or(flow.real[side]);
-                if let Some(traced) = tcp.options.traced {
+                // A process of another host has a number that means another one here.
+                if let Some(traced) = tcp.options.traced.filter(|traced| places.is_here(traced.ip.into())) {
                     flow.traced_pid[side] = traced.pid;
                 }
                 flow.state.packet(side, tcp, packet.length);
