@@ -207,6 +207,8 @@ fn a_long_flow_has_a_row_a_minute() {
     assert_eq!(rows.sum("network_map.1s", "packet_tx"), 27);
     assert_eq!(rows.sum("network_map.1s", "new_flow"), 1);
     assert_eq!(rows.sum("network_map.1s", "tcp_timeout"), 1);
+    // One flow is never more than one in a second.
+    assert_eq!(rows.sum("network_map.1s", "flow_load"), 26);
     let minutes: Vec<u64> = rows.numbers(table, "time").iter().map(|time| time / 60).collect();
     assert!(minutes.windows(2).all(|two| two[0] <= two[1]), "{minutes:?}");
 }

@@ -358,6 +358,10 @@ impl FlowTable {
             let Some(flow) = flows.get_mut(*at as usize).and_then(Option::as_deref_mut) else {
                 return false;
             };
+            // The place may have been given to another flow, which is in the list for itself.
+            if !flow.active {
+                return false;
+            }
             if u64::from(flow.second) >= before_s {
                 return true;
             }
@@ -369,12 +373,10 @@ impl FlowTable {
 
     /// A row for every flow with packets in a minute that is over.
     fn report_minute(&mut self, minute: u64) {
-        let Self { flows, meter, reports, .. } = self;
+        self.report_seconds(minute * 60);
+        let Self { flows, reports, .. } = self;
         for flow in flows.iter_mut().filter_map(Option::as_deref_mut) {
             if u64::from(flow.second) / 60 < minute {
-                if flow.active {
-                    meter.add(flow, reports.peers());
-                }
                 reports.forced(flow);
             }
         }
