@@ -235,6 +235,21 @@ fn the_protocol_says_who_is_the_client() {
 }
 
 #[test]
+fn what_makes_no_sense_is_counted_on_its_flow() {
+    let mut packets = product("{}");
+    let mut frames = connection();
+    frames.truncate(5);
+    let (request, response) = (101 + GET.len() as u32, 501 + OK.len() as u32);
+    frames.push(tcp(CLIENT, SERVER, PSH_ACK, request, response, b"\x16\x00nothing that HTTP knows\r\n\r\n"));
+    for (at, data) in frames.iter().enumerate() {
+        see(&mut packets, &Nowhere, 0, START_US + at as u64, data);
+    }
+    let rows = Rows::of(packets.finish(START_US + SECOND, true));
+    assert_eq!(rows.numbers("l4_flow_log", "l7_parse_failed"), [1]);
+    assert_eq!(rows.numbers("l4_flow_log", "l7_request"), [1]);
+}
+
+#[test]
 fn the_same_ports_again_are_another_flow() {
     let mut packets = product("{}");
     let mut time_us = START_US;

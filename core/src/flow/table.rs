@@ -181,6 +181,7 @@ impl FlowTable {
             real: [None; 2],
             traced_pid: [0; 2],
             first_seq: [None; 2],
+            parse_failed: 0,
             told: Told::Nothing,
             turned: false,
             spoken: None,
@@ -320,6 +321,7 @@ impl FlowTable {
                 continue;
             };
             flow.second_l7.add(&counted.tally);
+            flow.parse_failed = flow.parse_failed.saturating_add(counted.parse_failed);
             if flow.ends[0] != counted.flow.client && flow.ends[0] == counted.flow.server {
                 flow.swap();
                 self.counters.swapped += 1;
