@@ -8,6 +8,7 @@ use crate::flow::state::{End, Timeouts};
 use crate::flow::table::FlowTable;
 use crate::packet::Frame;
 use crate::packet::decoder::Decoder;
+use crate::packet::tunnel::Decapsulation;
 
 /// How long after its last packet a capture file is over for every flow, µs: longer than any time-out.
 const AFTERWARDS_US: u64 = 600_000_000;
@@ -31,7 +32,8 @@ impl Packets {
     pub fn new(config: &EngineConfig, shared: &Shared, thread: u8) -> Self {
         let reports = Reports::new(config.agent_id, config.l4_throttle, shared.clone());
         let flows = FlowTable::new(config.concurrent_flow_limit, Timeouts::default(), thread, reports);
-        let (engine, decoder) = (Engine::beside(config, shared), Decoder::default());
+        let decoder = Decoder::new(Decapsulation::of(&config.tunnel_decap_protocols));
+        let engine = Engine::beside(config, shared);
         Self { engine, decoder, flows, frames: FrameCounters::default() }
     }
 

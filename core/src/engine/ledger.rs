@@ -11,7 +11,7 @@ use crate::event::{Direction, Source, Task};
 use crate::meter::{Meter, Tally};
 use crate::peers::{Process, SharedPeers, locked};
 use crate::protocols::{Kind, Message, Pairing, Role, Status};
-use crate::session::{Half, MAX_WAITING, Order, RowType, Session};
+use crate::session::{Half, MAX_WAITING, Order, RowType, Session, exchange};
 use crate::stream::{Report, Seen};
 
 /// Most rows that wait for a drain.
@@ -76,6 +76,8 @@ pub struct Ledger {
 pub struct Counted {
     pub flow: Arc<Flow>,
     pub tally: Tally,
+    /// Messages that made no sense.
+    pub parse_failed: u32,
 }
 
 impl Ledger {
@@ -130,6 +132,10 @@ impl Ledger {
             return;
         };
         let sockets = flow.source == Source::Socket;
+        if !sockets && report.invalid > 0 {
+            let parse_failed = u32::try_from(report.invalid).unwrap_or(u32::MAX);
+            self.counted.push(Counted { flow: Arc::clone(&flow), tally: Tally::default(), parse_failed });
+        }
         let mut brought = Brought::Nothing;
         if sockets && report.continued && direction == Direction::Ingress {
             match flow.local_role {
@@ -284,16 +290,18 @@ impl Ledger {
             if !about.message.request_domain.is_empty() {
                 flow.domain.get_or_init(|| about.message.request_domain.as_str().into());
             }
-            self.counted.push(Counted { flow: Arc::clone(flow), tally });
+            self.counted.push(Counted { flow: Arc::clone(flow), tally, parse_failed: 0 });
         }
     }
 
     /// Leaves the name of this end where sightings behind an address translation find it.
     fn join(&self, flow: &Flow, request: &Half, response: &Half) {
         let side = usize::from(!is_client(flow.local_role));
-        let exchange = (request.origin.seq, response.origin.seq);
         let known = flow.processes[1 - side].get().is_some();
-        if flow.source == Source::Socket && !known && exchange.0 != 0 && exchange.1 != 0 {
+        if flow.source == Source::Socket
+            && !known
+            && let Some(exchange) = exchange(request, response)
+        {
             locked(&self.peers).joined.note(exchange, side, Process::from(&request.task), self.now_us);
         }
     }

@@ -99,15 +99,23 @@ pub struct NetworkMeter {
     pub overflow: u64,
 }
 
-/// Client and server of a flow, as far as sockets or the application engine name them.
+/// Client and server of a flow, as far as sockets, the application engine or the senders themselves name them.
 pub fn processes(flow: &Flow, peers: &Peers) -> [Process; 2] {
-    if let Some(spoken) = &flow.spoken {
-        return processes_of(spoken, Process::default(), None, peers);
+    let mut found = match &flow.spoken {
+        Some(spoken) => processes_of(spoken, Process::default(), None, peers),
+        None => {
+            let [client, server] = flow.ends;
+            let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far);
+            let listener = || peers.server_at(&flow.place, server).filter(|_| flow.protocol == 6);
+            [owner(client, server).unwrap_or_default(), owner(server, client).or_else(listener).unwrap_or_default()]
+        }
+    };
+    for (process, pid) in found.iter_mut().zip(flow.traced_pid) {
+        if process.pid == 0 {
+            process.pid = pid;
+        }
     }
-    let [client, server] = flow.ends;
-    let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far);
-    let listener = || peers.server_at(&flow.place, server).filter(|_| flow.protocol == 6);
-    [owner(client, server).unwrap_or_default(), owner(server, client).or_else(listener).unwrap_or_default()]
+    found
 }
 
 impl NetworkMeter {
