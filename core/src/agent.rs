@@ -233,7 +233,6 @@ impl Worker {
             ("filtered", kernel.filtered),
             ("quiet", kernel.quiet),
             ("unreadable", kernel.unreadable),
-            ("delivered", kernel.delivered),
             ("malformed", kernel.malformed),
         ];
         all.extend(named.map(|(name, value)| (format!("kernel_{name}"), value)));

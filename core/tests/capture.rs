@@ -514,7 +514,10 @@ fn what_does_not_fit_is_counted() {
         });
         let ours = seen.pieces.len() + seen.changes.len();
         assert!(ours > 0 && counters.dropped > 0, "{counters:?}");
-        assert_eq!(counters.delivered, counters.records, "{counters:?}");
+        assert!(
+            counters.records >= u64::try_from(ours).unwrap() && counters.bytes >= 64 * counters.records,
+            "{counters:?}"
+        );
         assert!(u64::try_from(ours).unwrap() + counters.dropped >= 2001, "{counters:?}");
         assert_eq!(counters.malformed, 0);
     });
