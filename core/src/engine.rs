@@ -19,7 +19,8 @@ pub use counters::Counters;
 pub use output::{Batch, TABLES};
 pub use settings::EngineConfig;
 
-use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
+use crate::connection::{Connection, Key, Recognition, State, Verdict};
+use crate::endpoints::Endpoints;
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
 use crate::peers::{Peers, Process, comm_bytes};
 use crate::protocols::{Late, ParserSettings};

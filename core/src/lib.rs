@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bpf;
 pub mod causality;
 pub mod connection;
+pub mod endpoints;
 pub mod engine;
 pub mod event;
 pub mod meter;
