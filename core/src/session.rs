@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::connection::{Flow, Key};
 use crate::event::{Origin, Task};
+use crate::joined::Exchange;
 use crate::protocols::{Message, Pairing, Status};
 
 /// Most requests of one connection that wait.
@@ -46,6 +47,12 @@ pub struct Session {
 }
 
 impl Session {
+    /// Sequence numbers of both halves, when both are known.
+    pub fn exchange(&self) -> Option<Exchange> {
+        let [asked, answered] = [&self.request, &self.response].map(|half| half.as_ref().map_or(0, |it| it.origin.seq));
+        (asked != 0 && answered != 0).then_some((asked, answered))
+    }
+
     /// Start and end, µs: first segment of the request, first segment of the response.
     pub fn times(&self) -> (u64, u64) {
         let start = self.request.as_ref().or(self.response.as_ref()).map_or(0, |half| half.origin.time_us);

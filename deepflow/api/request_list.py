@@ -1,10 +1,17 @@
-"""`/v1/web/requests`: sessions, newest first, with filters."""
+"""`/v1/web/requests`: calls, newest first, with filters.
+
+A call has a row at each place it was seen at; the one shown is the best witness: the server's process, else the
+client's, else packets in the order of `each_once.PACKETS`. Rows of one call share TCP sequence numbers, through address
+translation too; datagrams share ports and id, or DNS id and name.
+"""
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deepflow.api.each_once import POINTS, SOCKETS
 from deepflow.api.own_calls import NOT_OWN, OwnAddress
 from deepflow.schema import Schema
 from deepflow.store import Store
@@ -20,10 +27,28 @@ _SELECT = (
     "response_duration AS duration_us, "
     f"{_NAME.format(0)} AS client, {_NAME.format(1)} AS server, "
     "l7_protocol, request_type, request_resource, endpoint, response_status AS status, "
-    "response_code AS code, observation_point FROM flow_log.l7_flow_log AS l"
+    "response_code AS code, observation_point, agent_id, protocol, client_port, server_port, request_id, req_tcp_seq, "
+    "resp_tcp_seq, time "
+    "FROM flow_log.l7_flow_log AS l"
 )
-# A call whose server is a process of the same agent is there twice; the server's row is the one shown.
-_EACH_ONCE = "(observation_point = 's-p' OR gprocess_id_1 = 0)"
+_HIDDEN = (
+    *("agent_id", "protocol", "client_port", "server_port", "request_id", "req_tcp_seq", "resp_tcp_seq", "time"),
+)
+# A call whose server is a process of the same agent has a row there, which is the one shown.
+_CANDIDATE = "(observation_point != 'c-p' OR gprocess_id_1 = 0)"
+_SIGHTINGS = (
+    "SELECT toString(_id) AS `_id`, toUnixTimestamp64Micro(start_time) AS start_time_us, observation_point, agent_id, "
+    "protocol, l7_protocol, client_port, server_port, request_resource, request_id, req_tcp_seq, resp_tcp_seq "
+    "FROM flow_log.l7_flow_log AS l"
+)
+# Sightings of one call on several hosts end within this, s, and begin within it, µs.
+_APART_S = 6
+_DNS_APART_US = 1_000_000
+_TCP = 6
+_DNS = 120
+_BEST = {point: number for number, point in enumerate(POINTS)}
+#: Rows looked at for one page, as a multiple of its length; a call may be seen at many places.
+_MOST_LOOKED_AT = 32
 _NAMED = "(SELECT deviceid FROM flow_tag.device_map WHERE devicetype = 120 AND name = {{{0}:String}})"
 
 
@@ -55,8 +80,8 @@ def request_list(store: Store, schema: Schema, wanted: RequestFilter) -> dict[st
         ValueError: an unknown status or protocol, as a sentence.
         StoreError: the store failed.
     """
-    conditions = ["l.time >= {from:UInt32}", "l.time < {to:UInt32}", NOT_OWN, _EACH_ONCE]
-    values: dict[str, Any] = {"from": wanted.start_s, "to": wanted.end_s, **wanted.own.parameters()}
+    conditions = [NOT_OWN]
+    values: dict[str, Any] = wanted.own.parameters()
     for side, name in ((0, "client"), (1, "server")):
         if text := getattr(wanted, name):
             conditions.append(_end_is(side, name))
@@ -76,12 +101,110 @@ def request_list(store: Store, schema: Schema, wanted: RequestFilter) -> dict[st
     for sign, bound in ((">=", wanted.min_us), ("<=", wanted.max_us)):
         if bound is not None:
             conditions.append(f"l.response_duration {sign} {bound}")
-    if wanted.before is not None:
-        conditions.append(f"l._id < {wanted.before} AND l.time <= {wanted.before >> 32}")
-    sql = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY l.time DESC, l._id DESC LIMIT {wanted.limit + 1}"
-    rows = store.query(sql, values).to_pylist()
-    page = [_named(row, schema.enums) for row in rows[: wanted.limit]]
-    return {"rows": page, "next": page[-1]["_id"] if len(rows) > wanted.limit else None}
+    page: list[dict[str, Any]] = []
+    before, looked_at, step = wanted.before, 0, wanted.limit + 1
+    while True:
+        rows = store.query(_page_sql(wanted, conditions, before, step), values).to_pylist()
+        shown = _best_witnesses(store, rows, conditions, values)
+        page += [row for row in rows if row["_id"] in shown]
+        looked_at += len(rows)
+        more = len(rows) == step
+        if not more or len(page) > wanted.limit or looked_at >= _MOST_LOOKED_AT * wanted.limit:
+            break
+        before, step = int(rows[-1]["_id"]), min(2 * step, MAX_ROWS + 1)
+    if len(page) > wanted.limit:
+        page = page[: wanted.limit]
+        after = page[-1]["_id"]
+    else:
+        after = rows[-1]["_id"] if more else None
+    return {"rows": [_named(row, schema.enums) for row in page], "next": after}
+
+
+def _page_sql(wanted: RequestFilter, conditions: list[str], before: int | None, limit: int) -> str:
+    bounds = [f"l.time >= {wanted.start_s}", f"l.time < {wanted.end_s}"]
+    if before is not None:
+        bounds.append(f"l._id < {before} AND l.time <= {before >> 32}")
+    where = " AND ".join([*bounds, _CANDIDATE, *conditions])
+    return f"{_SELECT} WHERE {where} ORDER BY l.time DESC, l._id DESC LIMIT {limit}"
+
+
+def _best_witnesses(
+    store: Store, rows: list[dict[str, Any]], conditions: list[str], values: Mapping[str, Any]
+) -> set[str]:
+    """Ids of the rows that no better witness of the same call makes superfluous.
+
+    A witness must pass the same filters: the reader who asks for a client by name must not lose the call to a row that
+    knows only its address.
+    """
+    doubted = [row for row in rows if row["observation_point"] != POINTS[0]]
+    if not doubted:
+        return {row["_id"] for row in rows}
+    requests = {row["req_tcp_seq"] for row in doubted} - {0}
+    responses = {row["resp_tcp_seq"] for row in doubted if not row["req_tcp_seq"]} - {0}
+    numbers = {row["request_id"] for row in doubted if row["protocol"] != _TCP} - {None}
+    same = [
+        f"l.{column} IN {{{column}:Array(UInt64)}}"
+        for column, known in (("req_tcp_seq", requests), ("resp_tcp_seq", responses))
+        if known
+    ]
+    same += [f"(l.protocol != {_TCP} AND l.request_id IN {{numbers:Array(UInt64)}})"] if numbers else []
+    if not same:
+        return {row["_id"] for row in rows}
+    seconds = [row["time"] for row in doubted]
+    bounds = f"l.time >= {max(0, min(seconds) - _APART_S)} AND l.time <= {max(seconds) + _APART_S}"
+    where = " AND ".join([bounds, f"({' OR '.join(same)})", *conditions])
+    found = store.query(
+        f"{_SIGHTINGS} WHERE {where}",
+        {**values, "req_tcp_seq": sorted(requests), "resp_tcp_seq": sorted(responses), "numbers": sorted(numbers)},
+    ).to_pylist()
+    witnesses: dict[tuple[str, Any], list[dict[str, Any]]] = defaultdict(list)
+    for sighting in found:
+        for mark in _marks(sighting):
+            witnesses[mark].append(sighting)
+    return {
+        row["_id"]
+        for row in rows
+        if not any(_outdoes(other, row) for mark in _marks(row) for other in witnesses.get(mark, ()))
+    }
+
+
+def _marks(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """What two sightings of one call have in common; one of them is enough to compare the two."""
+    for name in ("req_tcp_seq", "resp_tcp_seq"):
+        if row[name]:
+            yield name, row[name]
+    if row["protocol"] != _TCP and row["request_id"] is not None:
+        yield "request_id", (row["request_id"], row["request_resource"])
+
+
+def _outdoes(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    if other["_id"] == row["_id"] or not _one_call(other, row):
+        return False
+    place, other_place = (_BEST.get(one["observation_point"], len(_BEST)) for one in (row, other))
+    if place != other_place:
+        return other_place < place
+    # A segment sent again, or the two ends of a veth: the row with the answer stays. What a process did twice stands.
+    return row["observation_point"] not in SOCKETS and _completeness(other) > _completeness(row)
+
+
+def _completeness(row: Mapping[str, Any]) -> tuple[int, int]:
+    return bool(row["req_tcp_seq"]) + bool(row["resp_tcp_seq"]), -int(row["_id"])
+
+
+def _one_call(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows that have a mark in common are of one call."""
+    apart_us = abs(one["start_time_us"] - other["start_time_us"])
+    if apart_us > _APART_S * 1_000_000:
+        return False
+    if one["protocol"] == _TCP:
+        numbers = ((one[name], other[name]) for name in ("req_tcp_seq", "resp_tcp_seq"))
+        return all(a == b for a, b in numbers if a and b)
+    if all(one[name] == other[name] for name in ("client_port", "server_port")):
+        return True
+    # A resolver may ask further under the id it was asked with; its own host sees that as two exchanges.
+    two_sockets = {one["observation_point"], other["observation_point"]} == set(SOCKETS)
+    asks_further = two_sockets and one["agent_id"] == other["agent_id"]
+    return one["l7_protocol"] == other["l7_protocol"] == _DNS and apart_us <= _DNS_APART_US and not asks_further
 
 
 def _end_is(side: int, parameter: str) -> str:
@@ -112,8 +235,10 @@ def _number(schema: Schema, enum: str, text: str) -> int:
 
 def _named(row: dict[str, Any], enums: Mapping[str, Mapping[int | str, str]]) -> dict[str, Any]:
     protocol, status = row["l7_protocol"], row["status"]
+    shown = {name: value for name, value in row.items() if name not in _HIDDEN}
     return {
-        **row,
+        **shown,
+        "l7_protocol": protocol,
         "protocol": enums["l7_protocol"].get(protocol, str(protocol)),
         "status": enums["response_status"].get(status, str(status)),
     }

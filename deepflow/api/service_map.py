@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from deepflow.api.each_once import POINTS, SOCKETS, End, Sighting, each_once
 from deepflow.api.own_calls import NOT_OWN, OwnAddress
 from deepflow.schema import Schema
 from deepflow.store import Store
@@ -26,34 +27,16 @@ _GROUP_BY = "GROUP BY type_0, id_0, address_0, type_1, id_1, address_1, server_p
 _DELAYS_SQL = (
     f"SELECT {_GROUP}, sumMap([toUInt16(floor(log2(greatest(response_duration, 1)) * {_BUCKETS_AN_OCTAVE}))], "
     "[toUInt64(1)]) AS delays FROM flow_log.l7_flow_log WHERE time >= {from:UInt32} AND time < {to:UInt32} "
-    "AND type = 2 AND response_status != 2 AND observation_point IN ('c-p', 's-p') "
+    "AND type = 2 AND response_status != 2 AND observation_point IN {points:Array(String)} "
     f"AND {NOT_OWN} {_GROUP_BY} LIMIT {_MAX_GROUPS}"
 )
 _NAMES_SQL = "SELECT deviceid, name FROM flow_tag.device_map WHERE devicetype = 120 AND deviceid IN {ids:Array(UInt64)}"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """One end of a call: a service by its id, or an address."""
-
-    service_id: int
-    address: str
-
-    @property
-    def key(self) -> str:
-        """Identity of the node."""
-        return f"service:{self.service_id}" if self.service_id else f"ip:{self.address}"
-
-
 @dataclass(slots=True)
-class Calls:
+class Calls(Sighting):
     """What was seen of the calls between two ends at one observation point."""
 
-    client: End
-    server: End
-    link: tuple[str, str, int, int]
-    """Client address, server address, server port, application protocol: the same at both observation points."""
-    server_side: bool
     request: int = 0
     response: int = 0
     error: int = 0
@@ -61,6 +44,11 @@ class Calls:
     rrt_count: int = 0
     rrt_max: int = 0
     delays: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def weight(self) -> int:
+        """Requests."""
+        return self.request
 
 
 def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: OwnAddress) -> dict[str, Any]:
@@ -72,49 +60,28 @@ def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: Own
         StoreError: the store failed.
     """
     precision = "1s" if end_s - start_s <= _FINE_RANGE_S else "1m"
-    bounds = {"from": start_s, "to": end_s, **own.parameters()}
+    bounds: dict[str, Any] = {"from": start_s, "to": end_s, **own.parameters()}
+    bounds |= {"points": list(POINTS), "sockets": list(SOCKETS)}
     groups: dict[tuple[Any, ...], Calls] = {}
     for row in store.query(_meters_sql(precision), bounds).to_pylist():
         calls = groups.setdefault(_key(row), _calls(row))
         for name in ("request", "response", "error", "rrt_sum", "rrt_count", "rrt_max"):
             setattr(calls, name, row[name])
-    with_quantiles = end_s - start_s <= _QUANTILE_RANGE_S
-    if with_quantiles:
+    chosen = each_once(groups.values())
+    if end_s - start_s <= _QUANTILE_RANGE_S:
+        bounds["points"] = sorted({calls.point for calls in chosen})
         for row in store.query(_DELAYS_SQL, bounds).to_pylist():
             if (found := groups.get(_key(row))) is not None:
                 buckets, counts = _pair(row["delays"])
+                # A group that was chosen under another name still holds the same counter.
                 found.delays.update(dict(zip(buckets, counts, strict=True)))
-    edges = _merge(each_once(groups.values()))
+    edges = _merge(chosen)
     names = _names(store, edges)
     protocols = schema.enums["l7_protocol"]
     return {
         "nodes": _nodes(edges, names, protocols),
         "edges": [_edge(calls, end_s - start_s, schema) for calls in edges],
     }
-
-
-def each_once(groups: Iterable[Calls]) -> list[Calls]:
-    """The groups that count every call once.
-
-    A call between processes that are observed is seen by its client and by its server, and the two agree on the link.
-    The server's view is taken. Where it does not know the client (which is on another host) and the client's view of
-    the link exists, that one is taken, with the server that the server's view names.
-    """
-    links: dict[tuple[str, str, int, int], tuple[list[Calls], list[Calls]]] = defaultdict(lambda: ([], []))
-    for calls in groups:
-        links[calls.link][calls.server_side].append(calls)
-    chosen: list[Calls] = []
-    for by_client, by_server in links.values():
-        far_clients = [calls for calls in by_server if not calls.client.service_id]
-        far_servers = [calls for calls in by_client if not calls.server.service_id]
-        chosen += [calls for calls in by_server if calls.client.service_id]
-        if far_clients and far_servers:
-            server = max(far_clients, key=lambda calls: calls.request).server
-            chosen += [replace(calls, server=server) for calls in far_servers]
-        else:
-            chosen += far_clients
-            chosen += by_client if not by_server else []
-    return chosen
 
 
 def quantile_us(delays: Counter[int], part: float) -> int | None:
@@ -129,10 +96,13 @@ def quantile_us(delays: Counter[int], part: float) -> int | None:
 
 def _meters_sql(precision: str) -> str:
     return (
-        f"SELECT {_GROUP}, sum(request) AS request, sum(response) AS response, sum(error) AS error, "
+        f"SELECT {_GROUP}, groupUniqArray(agent_id) AS agents, "
+        "sum(request) AS request, sum(response) AS response, sum(error) AS error, "
         "sum(rrt_sum) AS rrt_sum, sum(rrt_count) AS rrt_count, max(rrt_max) AS rrt_max "
         f"FROM flow_metrics.`application_map.{precision}` WHERE time >= {{from:UInt32}} AND time < {{to:UInt32}} "
-        f"AND observation_point IN ('c-p', 's-p') AND {NOT_OWN} {_GROUP_BY} ORDER BY request DESC LIMIT {_MAX_GROUPS}"
+        f"AND observation_point IN {{points:Array(String)}} AND {NOT_OWN} {_GROUP_BY} "
+        # Should there be too many, what sockets saw goes first.
+        f"ORDER BY observation_point IN {{sockets:Array(String)}} DESC, request DESC LIMIT {_MAX_GROUPS}"
     )
 
 
@@ -149,7 +119,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _calls(row: Mapping[str, Any]) -> Calls:
     ends = [End(row[f"id_{side}"] if row[f"type_{side}"] == _PROCESS else 0, row[f"address_{side}"]) for side in (0, 1)]
     link = (row["address_0"], row["address_1"], row["server_port"], row["l7_protocol"])
-    return Calls(ends[0], ends[1], link, row["observation_point"] == "s-p")
+    return Calls(ends[0], ends[1], link, row["observation_point"], frozenset(row.get("agents", ())))
 
 
 def _merge(groups: Iterable[Calls]) -> list[Calls]:

@@ -14,9 +14,15 @@ OLD_NAMES = {
     "tap_port": "capture_nic",
     "tap_port_type": "capture_nic_type",
     "tap": "capture_network_type",
+    "tap_id": "capture_network_type_id",
 }
 """Tags that DeepFlow renamed; the old name is still understood."""
-OLD_TABLES = {"vtap_app_port": "application", "vtap_app_edge_port": "application_map"}
+OLD_TABLES = {
+    "vtap_app_port": "application",
+    "vtap_app_edge_port": "application_map",
+    "vtap_flow_port": "network",
+    "vtap_flow_edge_port": "network_map",
+}
 SYSTEM = "deepflow_system"
 # The names DeepFlow itself used for its own counters in former versions.
 _SYSTEM_DATABASES = {SYSTEM, "deepflow_tenant", "deepflow_admin"}

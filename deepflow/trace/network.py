@@ -1,6 +1,7 @@
 """The sightings of one call along its way, ordered from client process to server process.
 
-Over TCP they share sequence numbers; over UDP both ends and the request id that the protocol itself gives.
+Over TCP they share sequence numbers, also where address translation rewrote both ends; over UDP both ends and the
+request id that the protocol itself gives, and where an end was rewritten the name that DNS asks for.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deepflow.trace.row import PACKET, Row, Side
+from deepflow.trace.row import PACKET, RANK, Row, Side
 
-UDP = 17
+TCP, UDP = 6, 17
+DNS, PING = 120, 122
 #: What a server socket that is bound to every address says of its own.
 UNSPECIFIED = frozenset(("", "0.0.0.0", "::"))
+#: The interfaces of client and server: each is on one host, so two hosts that see such a one see two calls.
+ENDS = frozenset(("c", "s"))
 #: Longest text that two sightings of one call are compared by; captures cut longer ones at different places.
 COMPARED_TEXT = 1024
 
@@ -42,10 +46,13 @@ class Tolerance:
 
 def sequences_agree(one: Row, other: Row) -> int:
     """How many of the two sequence numbers are known on both sides and equal; 0 also when one of them differs."""
-    known = [
-        (a, b) for a, b in ((one.req_tcp_seq, other.req_tcp_seq), (one.resp_tcp_seq, other.resp_tcp_seq)) if a and b
-    ]
+    known = _known_numbers(one, other)
     return len(known) if all(a == b for a, b in known) else 0
+
+
+def _known_numbers(one: Row, other: Row) -> list[tuple[int, int]]:
+    numbers = ((one.req_tcp_seq, other.req_tcp_seq), (one.resp_tcp_seq, other.resp_tcp_seq))
+    return [(a, b) for a, b in numbers if a and b]
 
 
 def covers(outer: Row, inner: Row, slack_us: int, unanswered_us: int) -> bool:
@@ -65,6 +72,8 @@ def conflict(one: Row, other: Row) -> bool:
     if one.l7_protocol != other.l7_protocol or one.protocol != other.protocol:
         return True
     if one.trace_ids and other.trace_ids and one.trace_ids.isdisjoint(other.trace_ids):
+        return True
+    if one.agent_id != other.agent_id and one.observation_point == other.observation_point in ENDS:
         return True
     exact = (
         (one.request_type, other.request_type),
@@ -103,13 +112,24 @@ def same_connection(one: Row, other: Row) -> int:
 
 
 def same_exchange(one: Row, other: Row) -> int:
-    """How well two rows agree to be one UDP exchange: 3 ports, addresses and request id are equal, 2 so is what is
-    known of them, 0 they are not."""
-    if one.protocol != UDP or other.protocol != UDP or one.request_id is None or one.request_id != other.request_id:
+    """How well two rows agree to be one exchange of datagrams: 3 request id, ports and addresses are equal, 2 so is
+    what is known of them, 1 the id is and DNS asks for the same name (an end was rewritten), 0 they are not."""
+    if one.protocol == TCP or one.protocol != other.protocol:
         return 0
-    if (one.client_port, one.server_port) != (other.client_port, other.server_port):
+    if one.request_id is None or one.request_id != other.request_id:
         return 0
-    return min(_same_address(one.client, other.client), _same_address(one.server, other.server))
+    if (one.client_port, one.server_port) == (other.client_port, other.server_port):
+        known = min(_same_address(one.client, other.client), _same_address(one.server, other.server))
+        if known and (one.l7_protocol != PING or one.request_resource == other.request_resource):
+            return known
+    return 1 if _exchange_name(one) and _exchange_name(one) == _exchange_name(other) else 0
+
+
+def _exchange_name(row: Row) -> str:
+    """What a datagram asks for, where that and the id survive address translation; empty where nothing does."""
+    if row.l7_protocol == DNS:
+        return row.request_resource
+    return f"{row.request_resource} {row.server.ip}" if row.l7_protocol == PING else ""
 
 
 def _same_address(one: Side, other: Side) -> int:
@@ -122,14 +142,30 @@ def evidence(outer: Row, inner: Row, tolerance: Tolerance) -> tuple[int, int, in
     """Strength (larger is stronger) of the claim that both rows are sightings of one call, None when they are not."""
     exchange = same_exchange(outer, inner)
     equal = 1 if exchange else sequences_agree(outer, inner)
-    if not equal or conflict(outer, inner):
+    if not equal or contradict(outer, inner, tolerance):
         return None
     connection = exchange or same_connection(outer, inner)
-    if connection == 0 or (connection == 1 and equal < 2):
+    # Both numbers together do not agree by chance, whatever two translations made of the ends; one alone does.
+    if not exchange and connection < 2 and equal < 2:
         return None
-    if not covers(outer, inner, tolerance.between(outer, inner, sure=equal == 2), tolerance.unanswered_us):
+    if exchange == 1 and _one_process(outer, inner):
+        # A resolver that asks further under the id it was asked with.
         return None
     return connection, equal, int(outer.request_resource == inner.request_resource)
+
+
+def contradict(outer: Row, inner: Row, tolerance: Tolerance) -> bool:
+    """Whether two rows cannot be sightings of one call: a number or a field known in both differs, or the times do."""
+    known = _known_numbers(outer, inner)
+    if any(a != b for a, b in known) or conflict(outer, inner):
+        return True
+    return not covers(outer, inner, tolerance.between(outer, inner, sure=len(known) == 2), tolerance.unanswered_us)
+
+
+def _one_process(client: Row, server: Row) -> bool:
+    if not client.is_client_process or not server.is_server_process or client.agent_id != server.agent_id:
+        return False
+    return client.client.process_id == server.server.process_id != 0
 
 
 @dataclass(slots=True)
@@ -149,6 +185,48 @@ class Call:
     def links(self) -> Iterable[tuple[Row, Row]]:
         """(parent, child) of neighbours on the way."""
         return pairwise(self.rows)
+
+
+def along_the_way(rows: Iterable[Row]) -> list[Row]:
+    """Sightings of one call from client to server.
+
+    The places say the order; of several sightings at one place (the ends of a veth, a segment sent again) the earlier
+    one comes first, and of equally early ones the one that ended later. A place that is not on the list (`local`,
+    `rest`) lies between the processes, where its time puts it among what the same clock saw.
+    """
+    listed = list(rows)
+    way = sorted((row for row in listed if row.rank is not None), key=_by_place)
+    for row in sorted((row for row in listed if row.rank is None), key=_by_place):
+        way.insert(_place_by_time(row, way), row)
+    return way
+
+
+def _by_place(row: Row) -> tuple[int, int, int, int]:
+    return row.rank or 0, row.start_us, -row.end_us, row.id
+
+
+def _place_by_time(row: Row, way: Sequence[Row]) -> int:
+    first = sum(1 for other in way if other.is_client_process)
+    last = len(way) - sum(1 for other in way if other.is_server_process)
+    same_clock = [at for at in range(first, last) if way[at].agent_id == row.agent_id]
+    if same_clock:
+        before = [at for at in same_clock if _earlier(way[at], row)]
+        return before[-1] + 1 if before else same_clock[0]
+    # Seen by another host than the others: between the halves of the way.
+    return next((at for at in range(first, last) if (way[at].rank or 0) > RANK["c-gw"]), last)
+
+
+def _earlier(one: Row, other: Row) -> bool:
+    """Whether `one` is nearer to the client by one clock: a request passes it earlier, a response later."""
+    if one.has_request and other.has_request and one.start_us != other.start_us:
+        return one.start_us < other.start_us
+    return one.end_us >= other.end_us if one.has_response and other.has_response else True
+
+
+def _nearer(one: Row, other: Row) -> bool:
+    if one.rank is None or other.rank is None:
+        return not other.is_client_process and (one.is_client_process or _earlier(one, other))
+    return (one.rank, one.start_us) <= (other.rank, other.start_us)
 
 
 def calls(rows: Sequence[Row], tolerance: Tolerance) -> list[Call]:
@@ -184,8 +262,10 @@ def _numbers(row: Row) -> Iterable[tuple[object, ...]]:
         yield "request", row.req_tcp_seq
     if row.resp_tcp_seq:
         yield "response", row.resp_tcp_seq
-    if row.protocol == UDP and row.request_id is not None:
+    if row.protocol != TCP and row.request_id is not None:
         yield "exchange", row.request_id, row.client_port, row.server_port
+        if name := _exchange_name(row):
+            yield "named exchange", row.request_id, name
 
 
 def _calls_of(group: list[Row], tolerance: Tolerance) -> list[Call]:
@@ -198,14 +278,15 @@ def _calls_of(group: list[Row], tolerance: Tolerance) -> list[Call]:
     found = [Call([row, paired[row.id]] if row.id in paired else [row]) for row in clients]
     taken = {row.id for row in paired.values()}
     found += [Call([row]) for row in servers if row.id not in taken]
-    for row in sorted(between, key=lambda r: (r.rank, r.start_us, -r.end_us, r.id)):
+    # Who has both numbers is told apart best, and then leads those who have one.
+    for row in sorted(between, key=lambda r: (-_halves(r), _by_place(r))):
         call = _call_seen_by(row, found, tolerance)
         if call is None:
             found.append(Call([row]))
         else:
             call.rows.append(row)
     for call in found:
-        call.rows.sort(key=lambda r: (r.rank, r.start_us, -r.end_us, r.id))
+        call.rows = along_the_way(call.rows)
     placed = {row.id for call in found for row in call.rows}
     return found + [Call([row]) for row in group if row.id not in placed]
 
@@ -257,17 +338,21 @@ def _equivalent(partners: dict[int, set[int]], free: set[int]) -> list[tuple[set
     return parts
 
 
+def _halves(row: Row) -> int:
+    return int(row.has_request) + int(row.has_response)
+
+
 def _call_seen_by(row: Row, found: list[Call], tolerance: Tolerance) -> Call | None:
     """The one call that a packet sighting belongs to, None when there is none or more than one equally good."""
     best: list[tuple[tuple[int, int, int], Call]] = []
     for call in found:
-        marks = [
-            evidence(member, row, tolerance) if member.rank <= row.rank else evidence(row, member, tolerance)
-            for member in call.rows
-        ]
-        known = [mark for mark in marks if mark is not None]
-        if len(known) == len(marks):
-            best.append((min(known), call))
+        pairs = [(member, row) if _nearer(member, row) else (row, member) for member in call.rows]
+        if any(contradict(outer, inner, tolerance) for outer, inner in pairs):
+            continue
+        # On the far side of a translation one number proves nothing, but another sighting there may vouch for it.
+        marks = [mark for outer, inner in pairs if (mark := evidence(outer, inner, tolerance)) is not None]
+        if marks:
+            best.append((max(marks), call))
     if not best:
         return None
     strongest = max(mark for mark, _ in best)

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deepflow.trace.network import Call, Tolerance, calls, covers, same_exchange, sequences_agree
+from deepflow.trace.network import UDP, Call, Tolerance, calls, covers, same_exchange, sequences_agree
 from deepflow.trace.row import Row
 
 
@@ -69,8 +69,10 @@ def relate(rows: Sequence[Row], tolerance: Tolerance | None = None) -> list[Edge
 
 
 def _network_reason(parent: Row, child: Row) -> str:
-    if same_exchange(parent, child):
-        return f"network: same UDP exchange, request id {parent.request_id}"
+    if known := same_exchange(parent, child):
+        name = f" for {parent.request_resource}, an address was translated" if known == 1 else ""
+        transport = "UDP" if parent.protocol == UDP else "ICMP"
+        return f"network: same {transport} exchange, request id {parent.request_id}{name}"
     if parent.req_tcp_seq and parent.req_tcp_seq == child.req_tcp_seq:
         reason = f"network: same TCP request sequence {parent.req_tcp_seq}"
         both = sequences_agree(parent, child) == 2

@@ -12,10 +12,10 @@ OTEL = 4
 PACKET = 0
 CLIENT_PROCESS = "c-p"
 SERVER_PROCESS = "s-p"
-#: Places on the way from client to server, in the order of the way; a place that is not here lies somewhere in between.
-WAY = ("c-p", "c", "c-nd", "c-hv", "c-gw-hv", "c-gw", "s-gw", "s-gw-hv", "s-hv", "s-nd", "s")
-RANK = {place: rank for rank, place in enumerate(WAY, 1)} | {"local": 13, "rest": 13, "s-p": 14}
-BETWEEN = 13
+#: Places on the way from client to server, in the order of the way. The names of others (`local`, `rest`) do not say
+#: where they lie: between the processes, by the time.
+WAY = ("c-p", "c", "c-nd", "c-hv", "c-gw-hv", "c-gw", "s-gw", "s-gw-hv", "s-hv", "s-nd", "s", "s-p")
+RANK = {place: rank for rank, place in enumerate(WAY, 1)}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REQUEST_ONLY, _RESPONSE_ONLY, _SESSION = 0, 1, 2
@@ -143,9 +143,9 @@ class Row:
         return self.signal_source == OTEL
 
     @property
-    def rank(self) -> int:
-        """Place on the way from client (low) to server (high)."""
-        return RANK.get(self.observation_point, BETWEEN)
+    def rank(self) -> int | None:
+        """Place on the way from client (low) to server (high), None where the name of the place does not say it."""
+        return RANK.get(self.observation_point)
 
     @property
     def own(self) -> Side:

@@ -12,7 +12,7 @@ def _named(ask: Ask, sql: str, db: str = "") -> dict[str, dict[str, object]]:
 
 def test_databases_and_tables(ask: Ask) -> None:
     assert ask("show databases", "").values == [["deepflow_system"], ["flow_log"], ["flow_metrics"]]
-    assert ask("SHOW TABLES", "flow_log").values == [["l7_flow_log", []]]
+    assert ask("SHOW TABLES", "flow_log").values == [["l4_flow_log", []], ["l7_flow_log", []]]
     assert ask("show tables where name = 'application_map'", "flow_metrics").values == [
         ["application_map", ["1s", "1m"]]
     ]

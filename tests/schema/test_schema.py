@@ -40,7 +40,15 @@ def test_every_protocol_of_the_core_has_its_name() -> None:
 
 def test_wire_schema_has_sent_columns_in_order_with_their_arrow_types() -> None:
     tables = load().wire_tables()
-    assert set(tables) == {"l7_flow_log", "application.1s", "application_map.1s", "deepflow_system"}
+    assert set(tables) == {
+        "l4_flow_log",
+        "l7_flow_log",
+        "application.1s",
+        "application_map.1s",
+        "network.1s",
+        "network_map.1s",
+        "deepflow_system",
+    }
     wire = tables["application.1s"][0].wire_schema()
     assert wire.names[:3] == ["time", "process_id", "ip4"]
     assert wire.field("ip6").type == pa.binary(16)

@@ -123,7 +123,7 @@ def _nothing(kind: pa.DataType) -> Any:
     return "" if pa.types.is_string(kind) or pa.types.is_dictionary(kind) else 0
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(12))
 def test_true_trees_come_out_of_the_store(store: Store, number: int) -> None:
     world = shop(90, requests=8) if number == 0 else random_forest(100 + number)
     ids = _insert(store, world, 10 + number)

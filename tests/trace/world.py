@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 from deepflow.trace import Row, Trace
 from deepflow.trace.row import PACKET, Side
@@ -73,25 +74,37 @@ class World:
         *,
         answered: bool = True,
         packets: int = 0,
+        translated: bool = False,
     ) -> Arrival:
-        """`client` asks `server` in [start, end] µs; `cause` is the request it works on, None for a load generator."""
+        """`client` asks `server` in [start, end] µs; `cause` is the request it works on, None for a load generator.
+
+        `translated`: both ends are rewritten behind the client's interface, as a service address and masquerade do.
+        """
         random = self.random
         connection = self._connection(client, server, start, end)
         udp = server.protocol == DNS
         resource = f"/{server.name}/{random.randrange(5)}"
         context = random.getrandbits(63) | 1
-        common = {
+        common: dict[str, Any] = {
             **{"type": 2 if answered else 0, "protocol": 17 if udp else 6, "l7_protocol": server.protocol},
             **{"client_port": connection.client_port, "server_port": server.port, "request_resource": resource},
             **{"req_tcp_seq": 0 if udp else connection.request_seq},
             **{"resp_tcp_seq": connection.response_seq if answered and not udp else 0},
-            "request_id": random.choice((1, 2, 3)) if udp else None,
+            "request_id": (random.randrange(1 << 16) if translated else random.choice((1, 2, 3))) if udp else None,
             "client": Side(process_id=client.pid, process_kname=client.name, ip=client.ip),
             "server": Side(process_id=server.pid, process_kname=server.name, ip=server.ip),
         }
         connection.request_seq = (connection.request_seq + random.randrange(1, 2000)) % (1 << 32) or 1
         connection.response_seq = (connection.response_seq + random.randrange(1, 9000)) % (1 << 32) or 1
         places = sorted(random.sample(ON_THE_WAY, packets), key=ON_THE_WAY.index)
+        rewritten: dict[str, Any] = {}
+        if translated:
+            ports = {"client_port": self._unused_port(), "server_port": server.port + 1000}
+            ends = {
+                "client": replace(common["client"], ip="10.0.0.201"),
+                "server": replace(common["server"], ip="10.0.0.202"),
+            }
+            rewritten = ports | ends
         asked = cause.context if cause else 0
         above = cause.row_id if cause else None
         step = max(1, (end - start) // 100)
@@ -112,7 +125,7 @@ class World:
                 flow_id=connection.flows[place[0] == "s"],
                 syscall_trace_id_request=causal,
                 syscall_trace_id_response=causal if answered else 0,
-                **common,
+                **(common if place in ("c-p", "c") else common | rewritten),
             )
             self.rows.append(row)
             self.parents[row.id] = above
@@ -201,7 +214,13 @@ def random_forest(seed: int, requests: int = 3) -> World:
                 begin = at + random.randrange(1, 20)
                 lost = attempt + 1 < attempts or random.random() < 0.1
                 packets = random.choice((0, 0, 1, 3))
-                below = world.call(who, target, begin, begin + took, arrival, answered=not lost, packets=packets)
+                translated = not lost and random.random() < 0.3
+                below = world.call(
+                    *(who, target, begin, begin + took, arrival),
+                    answered=not lost,
+                    packets=packets,
+                    translated=translated,
+                )
                 work(below, target, depth + 1)
                 at = at if parallel and attempt + 1 == attempts else begin + took // 2
 

@@ -26,6 +26,10 @@ pub struct EngineConfig {
     pub session_aggregate_max_entries: usize,
     /// Rows a second, 0 no bound.
     pub l7_throttle: u32,
+    /// Rows of flows a second, 0 no bound.
+    pub l4_throttle: u32,
+    /// Most flows of packets that one thread follows.
+    pub concurrent_flow_limit: usize,
     pub syscall_trace_id_disabled: bool,
     /// "auto", "sock_length" or "sys_enter".
     pub hook: String,
@@ -56,6 +60,8 @@ impl Default for EngineConfig {
             udp_request_timeout_s: 150,
             session_aggregate_max_entries: 65_536,
             l7_throttle: 0,
+            l4_throttle: 0,
+            concurrent_flow_limit: 65_535,
             syscall_trace_id_disabled: false,
             hook: "auto".to_string(),
             x_request_id: parsers.x_request_id,

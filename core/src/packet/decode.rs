@@ -1,7 +1,10 @@
-//! From link layer to TCP or UDP payload, or to an ICMP echo.
+//! From link layer to TCP or UDP payload, or to an ICMP echo, through tunnels.
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::fragment::Fragmented;
+use super::network::{Layer, network};
+use super::tunnel::{self, Decapsulation, Inside};
 use crate::event::Endpoint;
 
 /// LINKTYPE_* numbers (www.tcpdump.org/linktypes.html).
@@ -16,17 +19,21 @@ const LINK_IPV4: u16 = 228;
 const LINK_IPV6: u16 = 229;
 const LINK_COOKED_2: u16 = 276;
 
-const ETHER_IPV4: u16 = 0x0800;
-const ETHER_IPV6: u16 = 0x86dd;
+pub(super) const ETHER_IPV4: u16 = 0x0800;
+pub(super) const ETHER_IPV6: u16 = 0x86dd;
 /// 802.1Q, 802.1ad and the older QinQ.
 const ETHER_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const MAX_VLANS: usize = 4;
-const MAX_EXTENSIONS: usize = 8;
+/// MPLS with unicast and with multicast labels (RFC 5332).
+const ETHER_MPLS: [u16; 2] = [0x8847, 0x8848];
+const MAX_LABELS: usize = 8;
+/// Tunnels in tunnels that are taken off.
+pub const MAX_TIER: u8 = 8;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ICMP_6: u8 = 58;
+pub const ICMP: u8 = 1;
+pub const ICMP_6: u8 = 58;
 
 /// TCP flags.
 pub const FIN: u8 = 1;
@@ -44,6 +51,8 @@ pub enum Other {
     Protocol,
     /// The headers are cut or contradict themselves.
     Malformed,
+    /// A later fragment around a tunnel: the inner packet was given whole with the first one.
+    Continued,
 }
 
 /// Header of the link layer; zeros where the link type has none.
@@ -135,7 +144,8 @@ pub struct Packet<'a> {
     /// Identification of IPv4, 0 for IPv6.
     pub ip_id: u16,
     pub ttl: u8,
-    /// A fragment after the first: no ports, no payload.
+    /// A fragment after the first: no payload. `Decoder` gives it the ports of the first one, and if it is TCP and in
+    /// order its `tcp.seq` and `length`; otherwise ports or `length` are 0.
     pub later_fragment: bool,
     /// Bytes of the IP packet on the wire behind its header, that is l3_byte of the flow.
     pub l3_length: u32,
@@ -146,188 +156,160 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Decodes one frame.
-pub fn decode(link_type: u16, frame: &[u8]) -> Result<Packet<'_>, Other> {
-    let mut link = Link::default();
-    if let (LINK_ETHERNET, Some(head)) = (link_type, frame.first_chunk::<12>()) {
-        link.destination.copy_from_slice(&head[..6]);
-        link.source.copy_from_slice(&head[6..]);
+/// What was met on the way to a packet, also when none came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trail {
+    /// As in the packet; also where the inside is not IP.
+    pub tunnel: Option<Tunnel>,
+    /// The packet is a fragment.
+    pub(super) fragment: Option<Fragmented>,
+    /// The outermost packet around a tunnel that is a fragment.
+    pub(super) carrier: Option<Fragmented>,
+    /// A tunnel's header was there, but no sound packet inside: the outer packet is given.
+    pub lying: bool,
+    /// More than `MAX_TIER` tunnels: the packet of the last one that was taken off is given.
+    pub deeper: bool,
+}
+
+/// Decodes one frame, and takes off tunnels of the kinds in `decapsulation`.
+pub fn decode(link_type: u16, frame: &[u8], decapsulation: Decapsulation) -> Result<Packet<'_>, Other> {
+    walk(link_type, frame, decapsulation, &mut Trail::default())
+}
+
+/// The same, with the way there. `trail` is empty at first.
+pub fn walk<'a>(
+    link_type: u16,
+    frame: &'a [u8],
+    decapsulation: Decapsulation,
+    trail: &mut Trail,
+) -> Result<Packet<'a>, Other> {
+    let (link, rest) = link_layer(link_type, frame)?;
+    let mut layer = network(link, rest)?;
+    trail.fragment = layer.fragmented(0);
+    while let Some(found) = tunnel::find(&layer.packet, layer.body) {
+        if !decapsulation.takes(found.kind) {
+            break;
+        }
+        let tier = layer.packet.tunnel.map_or(0, |tunnel| tunnel.tier);
+        if tier >= MAX_TIER {
+            trail.deeper = true;
+            break;
+        }
+        let inner = match found.inside {
+            Inside::Ethernet(inner) => link_layer(LINK_ETHERNET, inner).and_then(|(link, rest)| network(link, rest)),
+            // The frame around an inner IP packet is that of the outer one.
+            Inside::Ip(ether_type, inner) => network(Link { ether_type, ..layer.packet.link }, inner),
+        };
+        let Packet { link, source, destination, .. } = layer.packet;
+        let first = Tunnel {
+            kind: found.kind,
+            tier: 0,
+            id: found.id,
+            source: source.ip,
+            destination: destination.ip,
+            source_mac: link.source,
+            destination_mac: link.destination,
+        };
+        let tunnel = Some(Tunnel { tier: tier + 1, ..layer.packet.tunnel.unwrap_or(first) });
+        match inner {
+            Ok(inner) if found.holds(&layer, &inner) => {
+                layer = inner;
+                layer.packet.tunnel = tunnel;
+                trail.tunnel = tunnel;
+                trail.carrier = trail.carrier.or(trail.fragment);
+                trail.fragment = layer.fragmented(found.id);
+            }
+            // What a switch or a mirror carries besides IP has no addresses of its own: the outer packet stands for it.
+            Err(Other::Protocol) if !found.vague => {
+                trail.tunnel = tunnel;
+                break;
+            }
+            _ => {
+                trail.lying = true;
+                break;
+            }
+        }
     }
+    Ok(layer.packet)
+}
+
+/// Link header and what follows it.
+fn link_layer(link_type: u16, frame: &[u8]) -> Result<(Link, &[u8]), Other> {
+    let mut link = Link::default();
     let (ether_type, rest) = match link_type {
-        LINK_ETHERNET => (u16_at(frame, 12), frame.get(14..)),
+        LINK_ETHERNET => {
+            let head: &[u8; 14] = frame.first_chunk().ok_or(Other::Malformed)?;
+            link.destination.copy_from_slice(&head[..6]);
+            link.source.copy_from_slice(&head[6..12]);
+            (u16_at(head, 12), frame.get(14..))
+        }
         LINK_COOKED => (u16_at(frame, 14), frame.get(16..)),
         LINK_COOKED_2 => (u16_at(frame, 0), frame.get(20..)),
         // The address family has the byte order of the machine and its own numbers there: the IP version tells.
         LINK_NULL | LINK_LOOP => return version(link, frame.get(4..).ok_or(Other::Malformed)?),
-        LINK_RAW | LINK_RAW_BSD | LINK_RAW_OPENBSD | LINK_IPV4 | LINK_IPV6 => {
-            return version(link, frame);
-        }
+        LINK_RAW | LINK_RAW_BSD | LINK_RAW_OPENBSD | LINK_IPV4 | LINK_IPV6 => return version(link, frame),
         _ => return Err(Other::Link),
     };
     let (mut ether_type, mut rest) = ether_type.zip(rest).ok_or(Other::Malformed)?;
-    for _ in 0..MAX_VLANS {
-        if !ETHER_VLAN.contains(&ether_type) {
-            break;
+    if !matches!(ether_type, ETHER_IPV4 | ETHER_IPV6) {
+        for _ in 0..MAX_VLANS {
+            if !ETHER_VLAN.contains(&ether_type) {
+                break;
+            }
+            link.vlan = u16_at(rest, 0).ok_or(Other::Malformed)? & 0x0fff;
+            ether_type = u16_at(rest, 2).ok_or(Other::Malformed)?;
+            rest = rest.get(4..).ok_or(Other::Malformed)?;
         }
-        link.vlan = u16_at(rest, 0).ok_or(Other::Malformed)? & 0x0fff;
-        ether_type = u16_at(rest, 2).ok_or(Other::Malformed)?;
-        rest = rest.get(4..).ok_or(Other::Malformed)?;
+        if ETHER_MPLS.contains(&ether_type) {
+            return labels(link, rest);
+        }
     }
     link.ether_type = ether_type;
     match ether_type {
-        ETHER_IPV4 => ipv4(link, rest),
-        ETHER_IPV6 => ipv6(link, rest),
+        ETHER_IPV4 | ETHER_IPV6 => Ok((link, rest)),
+        _ => Err(Other::Protocol),
+    }
+}
+
+/// Behind the last label (RFC 3032, section 2.1) nothing but its first bits tells what follows.
+fn labels(link: Link, mut rest: &[u8]) -> Result<(Link, &[u8]), Other> {
+    for _ in 0..MAX_LABELS {
+        let label = u32_at(rest, 0).ok_or(Other::Malformed)?;
+        rest = rest.get(4..).ok_or(Other::Malformed)?;
+        if label & 0x100 != 0 {
+            return version(link, rest);
+        }
+    }
+    Err(Other::Protocol)
+}
+
+fn version(link: Link, packet: &[u8]) -> Result<(Link, &[u8]), Other> {
+    let ether_type = match packet.first().ok_or(Other::Malformed)? >> 4 {
+        4 => ETHER_IPV4,
+        6 => ETHER_IPV6,
         _ => return Err(Other::Protocol),
-    }
-    .ok_or(Other::Malformed)
-}
-
-fn version(link: Link, packet: &[u8]) -> Result<Packet<'_>, Other> {
-    match packet.first().map(|first| first >> 4) {
-        Some(4) => ipv4(Link { ether_type: ETHER_IPV4, ..link }, packet).ok_or(Other::Malformed),
-        Some(6) => ipv6(Link { ether_type: ETHER_IPV6, ..link }, packet).ok_or(Other::Malformed),
-        Some(_) => Err(Other::Protocol),
-        None => Err(Other::Malformed),
-    }
-}
-
-/// None where a field lies beyond the capture or headers contradict themselves.
-type Decoded<'a> = Option<Packet<'a>>;
-
-/// What the network layer says of a packet.
-struct Network {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    ip_id: u16,
-    ttl: u8,
-    later_fragment: bool,
-    /// Bytes behind the header.
-    length: u32,
-}
-
-fn ipv4(link: Link, packet: &[u8]) -> Decoded<'_> {
-    let first = *packet.first()?;
-    let header = usize::from(first & 0xf) * 4;
-    let total = usize::from(u16_at(packet, 2)?);
-    // Segmentation offload leaves the length empty: the frame tells then.
-    let total = if total == 0 { packet.len() } else { total };
-    if first >> 4 != 4 || header < 20 || total < header {
-        return None;
-    }
-    let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-    let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
-    let body = packet.get(..total.min(packet.len()))?.get(header..)?;
-    let network = Network {
-        source: source.into(),
-        destination: destination.into(),
-        protocol: packet[9],
-        ip_id: u16_at(packet, 4)?,
-        ttl: packet[8],
-        later_fragment: u16_at(packet, 6)? & 0x1fff != 0,
-        length: (total - header) as u32,
     };
-    transport(link, network, body)
+    Ok((Link { ether_type, ..link }, packet))
 }
 
-fn ipv6(link: Link, packet: &[u8]) -> Decoded<'_> {
-    if packet.first()? >> 4 != 6 {
-        return None;
+impl Layer<'_> {
+    fn fragmented(&self, tunnel: u32) -> Option<Fragmented> {
+        let Packet { protocol, source, destination, .. } = self.packet;
+        self.fragment.map(|fragment| Fragmented {
+            fragment,
+            tunnel,
+            protocol,
+            source: source.ip,
+            destination: destination.ip,
+            length: self.packet.l3_length,
+        })
     }
-    let declared = usize::from(u16_at(packet, 4)?);
-    let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
-    let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
-    let mut body = packet.get(40..)?;
-    let mut length = if declared == 0 { body.len() } else { declared };
-    body = &body[..length.min(body.len())];
-    let mut next = *packet.get(6)?;
-    let mut later_fragment = false;
-    for _ in 0..MAX_EXTENSIONS {
-        // Hop-by-hop, routing, fragment, authentication, destination options (RFC 8200, RFC 4302).
-        let size = match next {
-            0 | 43 | 60 => (usize::from(*body.get(1)?) + 1) * 8,
-            44 => {
-                later_fragment = u16_at(body, 2)? & 0xfff8 != 0;
-                8
-            }
-            51 => (usize::from(*body.get(1)?) + 2) * 4,
-            _ => break,
-        };
-        next = *body.first()?;
-        body = body.get(size..)?;
-        length = length.checked_sub(size)?;
-        if later_fragment {
-            break;
-        }
-    }
-    let network = Network {
-        source: source.into(),
-        destination: destination.into(),
-        protocol: next,
-        ip_id: 0,
-        ttl: packet[7],
-        later_fragment,
-        length: length as u32,
-    };
-    transport(link, network, body)
-}
-
-fn transport(link: Link, network: Network, body: &[u8]) -> Decoded<'_> {
-    let Network { source, destination, protocol, ip_id, ttl, later_fragment, length } = network;
-    let mut packet = Packet {
-        link,
-        tunnel: None,
-        protocol,
-        source: Endpoint { ip: source, port: 0 },
-        destination: Endpoint { ip: destination, port: 0 },
-        ip_id,
-        ttl,
-        later_fragment,
-        l3_length: length,
-        tcp: Tcp::default(),
-        length,
-        payload: &[],
-    };
-    if later_fragment {
-        return Some(packet);
-    }
-    if protocol != TCP && protocol != UDP {
-        // Echo request and reply (RFC 792, RFC 4443); other messages are about packets of others.
-        if let (ICMP, [8 | 0, 0, ..]) | (ICMP_6, [128 | 129, 0, ..]) = (protocol, body) {
-            packet.payload = body;
-        }
-        return Some(packet);
-    }
-    packet.source.port = u16_at(body, 0)?;
-    packet.destination.port = u16_at(body, 2)?;
-    let (header, length) = if protocol == TCP {
-        let header = usize::from(*body.get(12)? >> 4) * 4;
-        if header < 20 {
-            return None;
-        }
-        packet.tcp = Tcp {
-            seq: u32_at(body, 4)?,
-            ack: u32_at(body, 8)?,
-            flags: *body.get(13)?,
-            window: u16_at(body, 14)?,
-            options: TcpOptions::default(),
-        };
-        (header, length)
-    } else {
-        // The datagram's own length also covers later fragments.
-        let declared = u32::from(u16_at(body, 4)?);
-        (8, if declared == 0 { length } else { declared })
-    };
-    packet.length = length.checked_sub(header as u32)?;
-    let payload = body.get(header..).unwrap_or_default();
-    packet.payload = &payload[..payload.len().min(packet.length as usize)];
-    Some(packet)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use _core::protocols::{Inference, Message, Parser, ParserSettings, Protocol, Role, Step, infer};
 
 pub mod conversations;
-mod skipped;
+pub mod skipped;
 
 pub const WINDOW: usize = 64 * 1024;
 
