@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use _core::engine::{EngineConfig, Shared};
-use _core::flow::table::Nowhere;
+use _core::flow::seen::Nowhere;
 use _core::packet::Frame;
 use _core::packets::Packets;
 use serde_json::{Value, json};

@@ -8,9 +8,8 @@ mod counters;
 mod ledger;
 mod output;
 mod settings;
+mod shared;
 
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -20,8 +19,8 @@ pub use counters::Counters;
 pub use ledger::Counted;
 pub use output::{TABLES, VIRTUAL_NETWORK, processes as processes_of};
 pub use settings::EngineConfig;
+pub use shared::{KnownSocket, Listener, Shared};
 
-use crate::batch::RowNumbers;
 use crate::connection::{Connection, Flow, Key, Recognition, State, Verdict};
 use crate::endpoints::Endpoints;
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
@@ -44,46 +43,6 @@ const SWEEP_US: u64 = 30_000_000;
 const IDLE_US: u64 = 3_600_000_000;
 const MAX_PROCESS_CHANGES: usize = 65_536;
 const MAX_QUIET: usize = 65_536;
-
-/// A socket that existed before the source began: from /proc.
-#[derive(Clone, Copy, Debug)]
-pub struct KnownSocket {
-    pub netns: u32,
-    pub protocol: u8,
-    pub local: Endpoint,
-    pub remote: Endpoint,
-    pub process: Process,
-}
-
-/// What the engines of one agent have in common.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    pub peers: SharedPeers,
-    pub numbers: RowNumbers,
-}
-
-impl Default for Shared {
-    /// Row numbers begin anywhere.
-    fn default() -> Self {
-        Self::numbered(RandomState::new().hash_one("row counter") as u32)
-    }
-}
-
-impl Shared {
-    /// Row numbers begin at `counter`.
-    pub fn numbered(counter: u32) -> Self {
-        Self { peers: SharedPeers::default(), numbers: RowNumbers::beginning_at(counter) }
-    }
-}
-
-/// A listening socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Listener {
-    pub netns: u32,
-    pub ip: IpAddr,
-    pub port: u16,
-    pub pid: u32,
-}
 
 pub struct Engine {
     settings: Arc<ParserSettings>,
@@ -158,9 +117,11 @@ impl Engine {
         }
     }
 
-    /// What was counted on flows of packets since the last call.
-    pub fn take_counted(&mut self) -> Vec<Counted> {
-        std::mem::take(&mut self.ledger.counted)
+    /// What was counted on flows of packets since the last call; `counted` is empty before.
+    pub fn take_counted(&mut self, counted: &mut Vec<Counted>) {
+        if !self.ledger.counted.is_empty() {
+            std::mem::swap(&mut self.ledger.counted, counted);
+        }
     }
 
     /// Somebody on this host listens on this end.

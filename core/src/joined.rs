@@ -1,8 +1,9 @@
 //! Processes of one exchange that saw it under different addresses.
 //!
 //! Address translation rewrites addresses and ports, not sequence numbers: the numbers of the first byte of a request
-//! and of its response are 64 bits that all sightings of the exchange share. A process that sent or received it leaves
-//! its name under them; sightings whose address says nothing find it there.
+//! and of its response are 64 bits that all sightings of the exchange share. Datagrams have none; there it is a hash of
+//! the id and the subject of the request. A process that sent or received it leaves its name under them; sightings whose
+//! address says nothing find it there.
 
 use std::collections::VecDeque;
 
@@ -14,7 +15,7 @@ use crate::peers::Process;
 const KEEP_US: u64 = 5_000_000;
 const MAX_EXCHANGES: usize = 65_536;
 
-/// Sequence numbers of the first byte of request and response.
+/// Sequence numbers of the first byte of request and response, or a hash (`session::exchange`).
 pub type Exchange = (u32, u32);
 
 /// Who was seen at one end.

@@ -3,8 +3,9 @@
 use crate::batch::Batch;
 use crate::engine::{Engine, EngineConfig, Shared};
 use crate::flow::report::Reports;
+use crate::flow::seen::{Places, Sighting};
 use crate::flow::state::{End, Timeouts};
-use crate::flow::table::{FlowTable, Places, Sighting};
+use crate::flow::table::FlowTable;
 use crate::packet::Frame;
 use crate::packet::decoder::Decoder;
 

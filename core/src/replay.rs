@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::engine::{EngineConfig, Shared};
-use crate::flow::table::Nowhere;
+use crate::flow::seen::Nowhere;
 use crate::packet::Frame;
 use crate::packet::file::Capture;
 use crate::packets::{FrameCounters, Packets};

@@ -11,7 +11,7 @@ use crate::event::{Direction, Source, Task};
 use crate::meter::{Meter, Tally};
 use crate::peers::{Process, SharedPeers, locked};
 use crate::protocols::{Kind, Message, Pairing, Role, Status};
-use crate::session::{Half, MAX_WAITING, Order, RowType, Session};
+use crate::session::{Half, MAX_WAITING, Order, RowType, Session, exchange};
 use crate::stream::{Report, Seen};
 
 /// Most rows that wait for a drain.
@@ -291,9 +291,11 @@ impl Ledger {
     /// Leaves the name of this end where sightings behind an address translation find it.
     fn join(&self, flow: &Flow, request: &Half, response: &Half) {
         let side = usize::from(!is_client(flow.local_role));
-        let exchange = (request.origin.seq, response.origin.seq);
         let known = flow.processes[1 - side].get().is_some();
-        if flow.source == Source::Socket && !known && exchange.0 != 0 && exchange.1 != 0 {
+        if flow.source == Source::Socket
+            && !known
+            && let Some(exchange) = exchange(request, response)
+        {
             locked(&self.peers).joined.note(exchange, side, Process::from(&request.task), self.now_us);
         }
     }

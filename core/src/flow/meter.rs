@@ -99,14 +99,22 @@ pub struct NetworkMeter {
     pub overflow: u64,
 }
 
-/// Client and server of a flow, as far as sockets or the application engine name them.
+/// Client and server of a flow, as far as sockets, the application engine or the senders themselves name them.
 pub fn processes(flow: &Flow, peers: &Peers) -> [Process; 2] {
-    if let Some(spoken) = &flow.spoken {
-        return processes_of(spoken, Process::default(), None, peers);
+    let mut found = match &flow.spoken {
+        Some(spoken) => processes_of(spoken, Process::default(), None, peers),
+        None => {
+            let [client, server] = flow.ends;
+            let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far).unwrap_or_default();
+            [owner(client, server), owner(server, client)]
+        }
+    };
+    for (process, pid) in found.iter_mut().zip(flow.traced_pid) {
+        if process.pid == 0 {
+            process.pid = pid;
+        }
     }
-    let [client, server] = flow.ends;
-    let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far).unwrap_or_default();
-    [owner(client, server), owner(server, client)]
+    found
 }
 
 impl NetworkMeter {

@@ -5,6 +5,7 @@ pub mod perf;
 pub mod record;
 pub mod report;
 mod seconds;
+pub mod seen;
 pub mod sent;
 pub mod state;
 pub mod table;

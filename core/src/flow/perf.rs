@@ -228,7 +228,7 @@ impl Perf {
     /// A packet of the flow that `side` sent.
     pub fn packet(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) {
         let side = side & 1;
-        if packet.later_fragment {
+        if packet.later_fragment && packet.length == 0 {
             return;
         }
         match packet.protocol {
@@ -249,7 +249,7 @@ impl Perf {
             self.sides[side ^ 1].unanswered_us = NEVER;
             return;
         }
-        if tcp.window == 0 {
+        if tcp.window == 0 && !packet.later_fragment {
             count(&mut self.report().zero_win[side], 1);
         }
         if fin {

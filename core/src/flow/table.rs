@@ -6,11 +6,12 @@ use super::meter::NetworkMeter;
 use super::perf::Perf;
 use super::record::{Counts, Flow, Key, Told, Traffic};
 use super::report::{ReportCounters, Reports};
+use super::seen::{Places, Sighting, direction, side_of};
 use super::state::{End, State, Timeouts};
 use super::wheel::Wheel;
 use crate::batch::Batch;
-use crate::engine::Engine;
-use crate::event::{Direction, Endpoint, EventSink, Place, Segment, SocketChange, Source, Task};
+use crate::engine::{Counted, Engine};
+use crate::event::{Direction, EventSink, Place, Segment, SocketChange, Source, Task};
 use crate::meter::Tally;
 use crate::packet::decode::{ACK, Packet, SYN, TCP, UDP};
 
@@ -20,38 +21,9 @@ const LINGER_S: u64 = 1;
 const UDP_US: u64 = 60_000_000;
 /// Flows that are compared to find an old one, when there are too many.
 const COMPARED: usize = 16;
-/// Ports from here up are usually ephemeral (Linux, net.ipv4.ip_local_port_range).
-const EPHEMERAL: u16 = 32_768;
 
 const MICROS: u64 = 1_000_000;
 const MINUTE_US: u64 = 60 * MICROS;
-
-/// Knows the interfaces.
-pub trait Places {
-    /// How the ends of a flow lie to an interface.
-    fn place(&self, nic: u32, client: Endpoint, server: Endpoint) -> Place;
-}
-
-/// A capture file: nobody knows where it was taken.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Nowhere;
-
-impl Places for Nowhere {
-    fn place(&self, _: u32, _: Endpoint, _: Endpoint) -> Place {
-        Place::default()
-    }
-}
-
-/// How one packet was seen.
-#[derive(Clone, Copy, Debug)]
-pub struct Sighting {
-    /// Wall clock, µs.
-    pub time_us: u64,
-    /// Number of the interface.
-    pub nic: u32,
-    /// Bytes of the whole frame on the wire.
-    pub wire: u32,
-}
 
 /// Totals since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +52,8 @@ pub struct FlowTable {
     minute: u64,
     meter: NetworkMeter,
     reports: Reports,
+    /// Kept between packets so that nothing is allocated for them.
+    counted: Vec<Counted>,
     pub counters: FlowCounters,
 }
 
@@ -102,6 +76,7 @@ impl FlowTable {
             minute: 0,
             meter: NetworkMeter::default(),
             reports,
+            counted: Vec::new(),
             counters: FlowCounters::default(),
         }
     }
@@ -141,7 +116,7 @@ impl FlowTable {
         let Some(at) = place.or_else(|| self.open(key, seen, packet, places, engine)) else {
             return;
         };
-        self.count(at, seen, packet);
+        self.count(at, seen, packet, places);
         self.tell(at, seen, packet, engine);
         self.take_counted(engine);
     }
@@ -226,7 +201,7 @@ impl FlowTable {
         Some(at)
     }
 
-    fn count(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>) {
+    fn count(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>, places: &dyn Places) {
         let second = (seen.time_us / MICROS) as u32;
         let Some(flow) = self.flows.get_mut(at as usize).and_then(Option::as_deref_mut) else {
             return;
@@ -259,8 +234,9 @@ impl FlowTable {
         }
         let before_us = flow.state.timeout_us(&self.timeouts);
         flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
-        if !packet.later_fragment {
-            if packet.protocol == TCP {
+        // A later fragment in order has bytes of the stream and no header.
+        if !packet.later_fragment || packet.length > 0 {
+            if packet.protocol == TCP && !packet.later_fragment {
                 let tcp = &packet.tcp;
                 flow.flags[side] |= tcp.flags;
                 if tcp.flags & SYN != 0 {
@@ -269,7 +245,8 @@ impl FlowTable {
                     flow.first_seq[side] = Some(tcp.seq.wrapping_add(1));
                 }
                 flow.real[side] = tcp.options.toa.or(flow.real[side]);
-                if let Some(traced) = tcp.options.traced {
+                // A process of another host has a number that means another one here.
+                if let Some(traced) = tcp.options.traced.filter(|traced| places.is_here(traced.ip.into())) {
                     flow.traced_pid[side] = traced.pid;
                 }
                 flow.state.packet(side, tcp, packet.length);
@@ -334,7 +311,8 @@ impl FlowTable {
 
     /// Adds what the application engine counted to the flows it was counted on.
     fn take_counted(&mut self, engine: &mut Engine) {
-        for counted in engine.take_counted() {
+        engine.take_counted(&mut self.counted);
+        for counted in self.counted.drain(..) {
             let Some(&at) = self.by_id.get(&counted.flow.id) else {
                 continue;
             };
@@ -502,14 +480,6 @@ impl FlowTable {
 
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
-fn side_of(flow: &Flow, packet: &Packet<'_>) -> usize {
-    // Both ends can only be the same when a machine talks to itself on one port: then the hardware address tells.
-    if flow.ends[0] == flow.ends[1] {
-        return usize::from(packet.link.source != flow.macs[0]);
-    }
-    usize::from(packet.source != flow.ends[0])
-}
-
 fn wait_us(flow: &Flow, timeout_us: u64) -> u64 {
     if flow.spoken.is_some() { timeout_us.max(UDP_US) } else { timeout_us }
 }
@@ -519,23 +489,4 @@ fn due(flow: &Flow, timeout_us: u64) -> u64 {
     let linger = flow.told == Told::Bytes && flow.state.is_closed();
     let end_s = (flow.last_us + timeout_us).div_ceil(MICROS);
     if linger { end_s.min(flow.last_us.div_ceil(MICROS) + LINGER_S) } else { end_s }
-}
-
-/// Whether the sender is the client, and how sure that is.
-fn direction(packet: &Packet<'_>, engine: &Engine, netns: u32) -> (bool, u8) {
-    if packet.protocol == TCP && packet.tcp.flags & SYN != 0 {
-        return (packet.tcp.flags & ACK == 0, u8::MAX);
-    }
-    let listens = |end| engine.listens(netns, end);
-    let (source, destination) = (packet.source, packet.destination);
-    match (listens(source), listens(destination)) {
-        (true, false) => return (false, 192),
-        (false, true) => return (true, 192),
-        _ => {}
-    }
-    match (source.port < EPHEMERAL, destination.port < EPHEMERAL) {
-        (true, false) => (false, 128),
-        (false, true) => (true, 128),
-        _ => (true, 0),
-    }
 }

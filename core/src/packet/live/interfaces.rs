@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::netlink::Link;
 use crate::event::{Endpoint, Place, Point};
-use crate::flow::table::Places;
+use crate::flow::seen::Places;
 
 const ARPHRD_LOOPBACK: u16 = 772;
 
@@ -174,5 +174,9 @@ impl Interfaces {
 impl Places for Interfaces {
     fn place(&self, nic: u32, client: Endpoint, server: Endpoint) -> Place {
         Self::place(self, nic, client.ip, server.ip)
+    }
+
+    fn is_here(&self, ip: IpAddr) -> bool {
+        self.namespaces.values().any(|around| around.own.contains(&ip))
     }
 }
