@@ -181,6 +181,7 @@ impl FlowTable {
             real: [None; 2],
             traced_pid: [0; 2],
             first_seq: [None; 2],
+            parse_failed: 0,
             told: Told::Nothing,
             turned: false,
             spoken: None,
@@ -320,6 +321,7 @@ impl FlowTable {
                 continue;
             };
             flow.second_l7.add(&counted.tally);
+            flow.parse_failed = flow.parse_failed.saturating_add(counted.parse_failed);
             if flow.ends[0] != counted.flow.client && flow.ends[0] == counted.flow.server {
                 flow.swap();
                 self.counters.swapped += 1;
@@ -358,6 +360,10 @@ impl FlowTable {
             let Some(flow) = flows.get_mut(*at as usize).and_then(Option::as_deref_mut) else {
                 return false;
             };
+            // The place may have been given to another flow, which is in the list for itself.
+            if !flow.active {
+                return false;
+            }
             if u64::from(flow.second) >= before_s {
                 return true;
             }
@@ -369,12 +375,10 @@ impl FlowTable {
 
     /// A row for every flow with packets in a minute that is over.
     fn report_minute(&mut self, minute: u64) {
-        let Self { flows, meter, reports, .. } = self;
+        self.report_seconds(minute * 60);
+        let Self { flows, reports, .. } = self;
         for flow in flows.iter_mut().filter_map(Option::as_deref_mut) {
             if u64::from(flow.second) / 60 < minute {
-                if flow.active {
-                    meter.add(flow, reports.peers());
-                }
                 reports.forced(flow);
             }
         }
