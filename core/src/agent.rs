@@ -246,7 +246,6 @@ impl Worker {
             ("filtered", kernel.filtered),
             ("quiet", kernel.quiet),
             ("unreadable", kernel.unreadable),
-            ("delivered", kernel.delivered),
             ("malformed", kernel.malformed),
         ];
         if let Some(options) = self.options.as_ref().map(OptionTracing::counters) {

@@ -201,12 +201,8 @@ pub fn probe() -> Vec<ProbeLine> {
 
 /// Creates a ring and maps it.
 fn ring_buffer(btf: &Btf) -> Result<String, String> {
-    let mut bpf = EbpfLoader::new()
-        .btf(Some(btf))
-        .map_max_entries("ring", 4096)
-        .load(object::PROCESS)
-        .map_err(|error| reason(&error))?;
-    let map = bpf.take_map("ring").ok_or("the map is missing")?;
+    let mut bpf = EbpfLoader::new().btf(Some(btf)).load(object::PROCESS).map_err(|error| reason(&error))?;
+    let map = bpf.take_map("processes").ok_or("the map is missing")?;
     let mut ring = RingBuf::try_from(map).map_err(|error| reason(&error))?;
     let empty = ring.next().is_none();
     Ok(format!("created and mapped{}", if empty { "" } else { ", with records" }))

@@ -257,7 +257,9 @@ impl FlowTable {
         let timeout_us = flow.state.timeout_us(&self.timeouts);
         if flow.due_s == 0 || timeout_us < before_us {
             let due_s = due(flow, timeout_us);
-            flow.due_s = self.wheel.enter((at, flow.id), due_s);
+            if flow.due_s == 0 || due_s < flow.due_s {
+                flow.due_s = self.wheel.enter((at, flow.id), due_s);
+            }
         }
     }
 
@@ -329,6 +331,8 @@ impl FlowTable {
             flow.direction_score = flow.direction_score.max(counted.flow.direction_score);
             flow.spoken = Some(counted.flow);
             if !flow.active {
+                // What comes late is no part of a second that has been reported.
+                flow.second = flow.second.max((self.now_us / MICROS) as u32);
                 flow.active = true;
                 self.active.push(at);
             }
