@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -41,7 +41,9 @@ class Sighting:
     link: Link
     """Client address, server address, server port, protocol: the same at both ends unless an address is translated."""
     point: str
-    agents: frozenset[int]
+    agents: frozenset[int] = frozenset()
+    nic: int = 0
+    """The interface, where the place is one."""
 
     @property
     def weight(self) -> int:
@@ -145,7 +147,13 @@ def _by_packets(groups: Iterable[Seen]) -> list[tuple[Seen, str]]:
     for views in links.values():
         best = min(views, key=lambda seen: PACKETS.index(seen.point)).point
         sides = "".join(sorted({seen.point[0] for seen in views} & {"c", "s"}))
-        chosen += [(seen, sides) for seen in views if seen.point == best]
+        # The two ends of a veth are one place and see the same packets.
+        through: Counter[int] = Counter()
+        for seen in views:
+            if seen.point == best:
+                through[seen.nic] += seen.weight
+        nic = max(through, key=lambda one: (through[one], one))
+        chosen += [(seen, sides) for seen in views if seen.point == best and seen.nic == nic]
     return chosen
 
 

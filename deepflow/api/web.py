@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from deepflow.api.body import RequestError
+from deepflow.api.network_map import network_map
 from deepflow.api.own_calls import OwnAddress
 from deepflow.api.request_list import MAX_ROWS, RequestFilter, request_list
 from deepflow.api.service_map import service_map
@@ -31,6 +32,13 @@ async def service_map_(request: Request) -> JSONResponse:
     state = state_of(request)
     start, end = _range(request)
     return JSONResponse(await state.read(service_map, state.store, state.schema, start, end, _own(request)))
+
+
+async def network_map_(request: Request) -> JSONResponse:
+    """GET /v1/web/network-map?from=&to=."""
+    state = state_of(request)
+    start, end = _range(request)
+    return JSONResponse(await state.read(network_map, state.store, state.schema, start, end, _own(request)))
 
 
 async def requests(request: Request) -> JSONResponse:
@@ -124,6 +132,7 @@ def _text(request: Request, name: str) -> str:
 
 routes = [
     Route("/v1/web/map", service_map_),
+    Route("/v1/web/network-map", network_map_),
     Route("/v1/web/requests", requests),
     Route("/v1/web/agents", agents),
 ]
