@@ -31,6 +31,66 @@ export interface ServiceMap {
   edges: MapEdge[];
 }
 
+export interface NetworkNode {
+  id: string;
+  name: string;
+  type: string | number;
+  /** Sent and received. */
+  byte: number;
+}
+
+/** Counters are sums over the asked range; tx is what the client sent, rx what the server sent. */
+export interface NetworkEdge {
+  source: string;
+  target: string;
+  /** Name of the IP protocol. */
+  protocol: string;
+  /** Where it was counted; '' when at several kinds of places. */
+  observation_point: string;
+  byte: number;
+  byte_tx: number;
+  byte_rx: number;
+  packet: number;
+  packet_tx: number;
+  packet_rx: number;
+  byte_rate: number;
+  packet_rate: number;
+  new_flow: number;
+  closed_flow: number;
+  active_flow: number;
+  retrans: number;
+  retrans_tx: number;
+  retrans_rx: number;
+  retrans_ratio: number | null;
+  syn_count: number;
+  retrans_syn: number;
+  retrans_synack: number;
+  zero_win: number;
+  zero_win_tx: number;
+  zero_win_rx: number;
+  ooo: number;
+  client_establish_fail: number;
+  server_establish_fail: number;
+  tcp_establish_fail: number;
+  tcp_transfer_fail: number;
+  connection_error: number;
+  connection_error_ratio: number | null;
+  rtt_avg_us: number | null;
+  rtt_max_us: number | null;
+  rtt_client_avg_us: number | null;
+  rtt_server_avg_us: number | null;
+  srt_avg_us: number | null;
+  srt_max_us: number | null;
+  art_avg_us: number | null;
+  art_max_us: number | null;
+  cit_avg_us: number | null;
+}
+
+export interface NetworkMap {
+  nodes: NetworkNode[];
+  edges: NetworkEdge[];
+}
+
 export interface RequestRow {
   _id: string;
   start_time_us: number;
@@ -158,6 +218,10 @@ function address(path: string, parameters: Record<string, string | number | unde
 
 export function fetchMap(from: number, to: number, signal: AbortSignal): Promise<ServiceMap> {
   return ask(address('v1/web/map', { from, to }), { signal }) as Promise<ServiceMap>;
+}
+
+export function fetchNetworkMap(from: number, to: number, signal: AbortSignal): Promise<NetworkMap> {
+  return ask(address('v1/web/network-map', { from, to }), { signal }) as Promise<NetworkMap>;
 }
 
 export interface RequestQuery {
