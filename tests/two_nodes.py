@@ -50,7 +50,9 @@ def calls(second: int, count: int, slow: str = "", slow_us: int = 0) -> Iterator
         outer = list(_way(WAY, begin, CART_US, slow, slow_us))
         for point, agent, nic, start, end in outer:
             ends = before if point in ("c-p", "c") else behind
-            known = {"c-p": {"process_id_0": PIDS["shop"]}, "s-p": {"process_id_1": PIDS["cart"]}}.get(point, {})
+            # The tables of sockets name the process behind an interface of its own.
+            known = {"c": {"process_id_0": PIDS["shop"]}, "s": {"process_id_1": PIDS["cart"]}}.get(point[:1], {})
+            known = {} if point.endswith("-nd") else known
             yield _row(agent, point, nic, start, end, number) | ends | common | known | _context(causes.get(point, 0))
         *_, arrived, left = outer[-1]
         inside = {"ip4_0": CART, "ip4_1": MYSQL, "client_port": 50_000 + number, "server_port": 3306}
@@ -60,9 +62,8 @@ def calls(second: int, count: int, slow: str = "", slow_us: int = 0) -> Iterator
         # cart and its database run on one node, so that each end of their calls knows the other.
         for point, agent, nic, start, end in _way(BRIDGE, arrived - CLOCK_US + 500, MYSQL_US):
             causes = {"c-p": 700_000_000 + base + number, "s-p": 800_000_000 + base + number}
-            known = both if point.endswith("-p") else {}
             row = _row(agent, point, nic, start, end, number + 1000)
-            yield row | inside | common | known | _context(causes.get(point, 0))
+            yield row | inside | common | both | _context(causes.get(point, 0))
         assert end <= left
 
 
@@ -123,10 +124,17 @@ def meters(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     for row in rows:
         tags = {name: row[name] for name in shared} | {f"process_id_{s}": row.get(f"process_id_{s}", 0) for s in (0, 1)}
         took = row["response_duration"]
-        called = {"request": 1, "response": 1, "rrt_sum": float(took), "rrt_count": 1, "rrt_max": took}
+        called: Row = {"request": 1, "response": 1, "rrt_sum": float(took), "rrt_count": 1, "rrt_max": took}
         application.append(tags | called | {"l7_protocol": row["l7_protocol"]})
         if row["signal_source"] == 0:
-            traffic = {"packet_tx": 6, "packet_rx": 8, "byte_tx": 900, "byte_rx": 9400, "new_flow": 1, "closed_flow": 1}
+            traffic: Row = {
+                "packet_tx": 6,
+                "packet_rx": 8,
+                "byte_tx": 900,
+                "byte_rx": 9400,
+                "new_flow": 1,
+                "closed_flow": 1,
+            }
             traffic |= {
                 "rtt_sum": 400.0,
                 "rtt_count": 1,

@@ -156,6 +156,36 @@ export interface Trace {
   services: TraceService[];
 }
 
+export interface PathPoint {
+  _id: string;
+  observation_point: string;
+  agent: string;
+  /** The process, or the end of the interface's Ethernet address, and the host. */
+  where: string;
+  /** Client and server as they stand at this point: address translation shows. */
+  ends: string;
+  signal_source: number;
+  type: number;
+  /** Since the first point saw the request; null where the half was not seen. */
+  request_us: number | null;
+  response_us: number | null;
+  duration_us: number | null;
+  /** To the next point, there and back; at the last point all that is left. */
+  delay_us: number | null;
+  /** Of the whole, 0…1. */
+  share: number | null;
+  /** Packets that the flow sent again as seen here; null unknown. */
+  retransmissions: number | null;
+}
+
+export interface CallPath {
+  points: PathPoint[];
+  whole_us: number;
+  /** Index of the point behind which most of the time goes. */
+  slowest: number | null;
+  sentence: string;
+}
+
 export type Counters = Record<string, number>;
 
 export interface AgentState {
@@ -245,6 +275,10 @@ export function fetchRequests(query: RequestQuery, signal: AbortSignal): Promise
 
 export function fetchAgents(signal: AbortSignal): Promise<AgentList> {
   return ask('v1/web/agents', { signal }) as Promise<AgentList>;
+}
+
+export function fetchPath(id: string, signal: AbortSignal): Promise<CallPath> {
+  return ask(address('v1/web/path', { _id: id }), { signal }) as Promise<CallPath>;
 }
 
 /** `key` is a row id (decimal) or a trace id; from and to bound the search in seconds. */

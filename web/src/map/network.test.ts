@@ -69,7 +69,7 @@ test('words of an edge, sums of the map', () => {
   const map = networkDrawing({ nodes, edges: [edge(), bad] }, DEFAULT_THRESHOLDS);
   expect(map.edges.map((one) => one.label)).toEqual([
     'TCP  6 kB/s\nrtt 300 µs',
-    'SCTP  1 B/s  10 % again\nrtt 300 µs  2 failed',
+    'SCTP  1 B/s\nrtt 300 µs  10 % again  2 failed',
   ]);
   expect(map.nodes.map((one) => [one.kind, one.amount])).toEqual([
     ['process', '60 kB'],

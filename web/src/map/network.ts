@@ -34,11 +34,11 @@ export function networkId(edge: NetworkEdge): string {
 }
 
 function label(edge: NetworkEdge): string {
-  const repeats = edge.retrans > 0 ? `  ${share(edge.retrans_ratio ?? 0)} again` : '';
   const rtt = edge.rtt_avg_us === null ? '' : `rtt ${duration(edge.rtt_avg_us)}`;
+  const repeats = edge.retrans > 0 ? `${share(edge.retrans_ratio ?? 0)} again` : '';
   const failed = edge.connection_error > 0 ? `${count(edge.connection_error)} failed` : '';
-  const below = [rtt, failed].filter((word) => word).join('  ');
-  return `${edge.protocol}  ${bytes(edge.byte_rate)}/s${repeats}${below ? `\n${below}` : ''}`;
+  const below = [rtt, repeats, failed].filter((word) => word).join('  ');
+  return `${edge.protocol}  ${bytes(edge.byte_rate)}/s${below ? `\n${below}` : ''}`;
 }
 
 const COLUMNS: Column[] = [
