@@ -32,7 +32,7 @@ test: setup live test-rust test-web test-python ## every test
 test-rust:
 	cargo test --locked --no-default-features --manifest-path core/Cargo.toml
 
-fuzz: setup ## damage conversations for FUZZ_SECONDS (600); PROTOCOL=Redis: of one protocol
+fuzz: setup ## damage conversations and frames for FUZZ_SECONDS (600); PROTOCOL=Redis: of one protocol; PROTOCOL=frames
 	cargo run --locked --profile fuzz --no-default-features --example fuzz --manifest-path core/Cargo.toml -- $(or $(FUZZ_SECONDS),600) $(PROTOCOL)
 
 test-web:

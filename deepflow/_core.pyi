@@ -63,6 +63,9 @@ def replay(path: str, config: str) -> list[tuple[str, int, bytes]]:
         ValueError: one sentence naming the file and what is wrong with it, or a wrong configuration key.
     """
 
+def replay_counted(path: str, config: str) -> tuple[list[tuple[str, int, bytes]], dict[str, int]]:
+    """The same, with totals: what every stage took in, gave out and could not use (`frames`, `frames_malformed` …)."""
+
 def protocols() -> str:
     """JSON list of the registry: `id`, `name`, `pairing`, `transports`, `timeout_s`, `doc`."""
 

@@ -1,6 +1,9 @@
-//! Damages conversations for so many seconds and runs the parsers on them: `cargo run --profile fuzz --no-default-features
-//! --example fuzz -- SECONDS [PROTOCOL]`. What breaks a rule is kept in `tests/data/fuzz`, where `cargo test` tries it again.
+//! Damages conversations and frames for so many seconds and runs the parsers and the decoder on them: `cargo run --profile
+//! fuzz --no-default-features --example fuzz -- SECONDS [PROTOCOL]`, where the protocol `frames` is the decoder alone. What
+//! breaks a rule is kept in `tests/data/fuzz*`, where `cargo test` tries it again.
 
+#[path = "../tests/driver/damaged_frames.rs"]
+mod damaged_frames;
 #[path = "../tests/driver/mod.rs"]
 mod driver;
 #[path = "../tests/driver/mutation.rs"]
@@ -17,6 +20,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+/// Cases of frames for one of a conversation, which takes so much longer.
+const FRAMES_A_TURN: u64 = 16;
 /// Fed to one parser in a flood.
 const FLOOD_BYTES: u64 = 1 << 22;
 
@@ -33,6 +38,21 @@ fn main() -> ExitCode {
     while start.elapsed() < Duration::from_secs(seconds) {
         let seed = first + tried;
         tried += 1;
+        if only.is_none_or(|name| name == "frames") {
+            for seed in seed * FRAMES_A_TURN..(seed + 1) * FRAMES_A_TURN {
+                let frames = damaged_frames::case(seed);
+                if let Some(text) = damaged_frames::failure(&frames) {
+                    let shape: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+                    if reported.insert(("frames", shape)) {
+                        let path = damaged_frames::save(&frames, &seed.to_string());
+                        println!("frames: {text}\n  kept in {}", path.display());
+                    }
+                }
+            }
+        }
+        if only == Some("frames") {
+            continue;
+        }
         let case = mutation::case(seed, only);
         if let Some(text) = mutation::failure(&case) {
             let shape: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();

@@ -5,10 +5,10 @@
 
 use std::time::Instant;
 
-use _core::engine::{Engine, EngineConfig};
-use _core::packet::decode::decode;
-use _core::packet::flows::Flows;
-use _core::packet::tunnel::Decapsulation;
+use _core::engine::{EngineConfig, Shared};
+use _core::flow::seen::Nowhere;
+use _core::packet::Frame;
+use _core::packets::Packets;
 
 const ETHERNET: u16 = 1;
 const CONNECTIONS: u16 = 1000;
@@ -67,10 +67,10 @@ fn main() {
     let rounds: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(300);
     // The frames of a round are made once, so that only the product's work is timed; sequence numbers are written in.
     let mut opens: Vec<Open> = (0..CONNECTIONS).map(|at| Open { port: 20_000 + at, next: [1, 1] }).collect();
-    let (mut engine, mut flows) = (Engine::new(&EngineConfig::default()), Flows::default());
+    let mut product = Packets::new(&EngineConfig::default(), &Shared::default(), 0);
     let mut now_us = 1_700_000_000_000_000_u64;
     let (mut packets, mut bytes, mut rows, mut seconds) = (0_u64, 0_u64, 0, 0.0);
-    let mut round = |number: u64, engine: &mut Engine, opens: &mut Vec<Open>| {
+    let mut round = |number: u64, product: &mut Packets, opens: &mut Vec<Open>| {
         let mut frames: Vec<Vec<u8>> = Vec::new();
         let mut one = Vec::new();
         for (at, open) in opens.iter_mut().enumerate() {
@@ -96,23 +96,24 @@ fn main() {
         let started = Instant::now();
         for data in &frames {
             now_us += 1;
-            if let Ok(transport) = decode(ETHERNET, data, Decapsulation::ALL) {
-                flows.packet(now_us, &transport, engine);
-            }
+            let wire = data.len() as u32;
+            let (time_us, link_type) = (now_us, ETHERNET);
+            let frame = Frame { time_us, link_type, nic: 0, wire, data, vlan: None, outgoing: false };
+            product.frame(&frame, &Nowhere);
             bytes += data.len() as u64;
         }
         packets += frames.len() as u64;
         if number % 10 == 9 {
-            engine.tick(now_us);
-            rows += engine.drain(now_us, false).iter().map(|batch| batch.1).sum::<usize>();
+            product.tick(now_us);
+            rows += product.drain(now_us).iter().map(|batch| batch.1).sum::<usize>();
         }
         seconds += started.elapsed().as_secs_f64();
     };
     for number in 0..rounds {
-        round(number, &mut engine, &mut opens);
+        round(number, &mut product, &mut opens);
     }
-    rows += engine.drain(now_us, true).iter().map(|batch| batch.1).sum::<usize>();
-    let counters: std::collections::BTreeMap<_, _> = engine.counters().into_iter().collect();
+    rows += product.finish(now_us, false).iter().map(|batch| batch.1).sum::<usize>();
+    let counters: std::collections::BTreeMap<_, _> = product.counters().into_iter().collect();
     let report = serde_json::json!({
         "packets": packets, "mean_frame_bytes": bytes / packets, "connections": CONNECTIONS, "rows": rows,
         "sessions": counters["sessions_paired"], "invalid": counters["invalid"], "seconds": seconds,

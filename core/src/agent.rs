@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::{Capture, CaptureConfig, Hook, HookReport};
+use crate::bpf::{Capture, CaptureConfig, Hook, HookReport, OptionTracing};
 use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
 use crate::peers::{Process, comm_bytes, comm_text};
@@ -136,6 +136,7 @@ impl EventSink for Watch<'_> {
 
 struct Worker {
     capture: Capture,
+    options: Option<OptionTracing>,
     engine: Engine,
     active: FxHashMap<u32, (Task, u64)>,
     commands: Receiver<Command>,
@@ -236,6 +237,10 @@ impl Worker {
             ("delivered", kernel.delivered),
             ("malformed", kernel.malformed),
         ];
+        if let Some(options) = self.options.as_ref().map(OptionTracing::counters) {
+            all.insert("tcp_option_written".to_string(), options.written);
+            all.insert("tcp_option_refused".to_string(), options.refused);
+        }
         all.extend(named.map(|(name, value)| (format!("kernel_{name}"), value)));
         all
     }
@@ -254,10 +259,14 @@ impl Running {
     /// # Errors
     /// One sentence: what the kernel or the privileges refuse, or which configuration key is wrong.
     pub fn start(config: &EngineConfig) -> Result<Self, String> {
-        let (capture, hooks) = Capture::start(&capture_config(config)).map_err(|e| e.to_string())?;
+        let (capture, mut hooks) = Capture::start(&capture_config(config)).map_err(|e| e.to_string())?;
+        let options = config.tcp_option_trace.then(|| OptionTracing::start(config.tcp_option_sampling_window));
+        let (options, report) = options.unzip();
+        hooks.extend(report);
         let engine = Engine::new(config);
         let (commands, receiver) = mpsc::sync_channel(64);
-        let worker = Worker { capture, engine, active: FxHashMap::default(), commands: receiver };
+        let worker =
+            Worker { capture, options: options.flatten(), engine, active: FxHashMap::default(), commands: receiver };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
             .spawn(move || worker.run())

@@ -36,7 +36,8 @@ pub struct Key {
 
 impl Key {
     pub fn of(segment: &Segment<'_>) -> Self {
-        let remote = (segment.protocol == 17).then_some(segment.remote);
+        // A flow of packets has one number for its tuple; a UDP socket is one for all it talks to.
+        let remote = (segment.protocol == 17 && !segment.source.is_packet()).then_some(segment.remote);
         Self { socket: segment.socket, remote }
     }
 
@@ -77,8 +78,10 @@ pub struct Flow {
     /// Place of `l7` in the registry.
     pub l7_index: usize,
     pub direction_score: u8,
-    /// Process of the other end, once it was found.
-    pub peer: OnceLock<Process>,
+    /// Processes of client and server, once they were found.
+    pub processes: [OnceLock<Process>; 2],
+    /// First name the client asked for (host, SNI).
+    pub domain: OnceLock<Box<str>>,
 }
 
 impl Flow {
@@ -234,7 +237,7 @@ impl Connection {
         seen: &mut Vec<Seen>,
         report: &mut Report,
     ) -> Verdict {
-        let wait = self.source == Source::Packet;
+        let wait = self.source.is_packet();
         let mut verdict = Verdict::Goes;
         // The stream orders its bytes while the connection parses them; it is put back afterwards.
         let mut stream = std::mem::take(&mut self.streams[index(direction)]);
@@ -504,9 +507,13 @@ impl Connection {
         let l7 = &REGISTRY[l7_index];
         let (client, server) =
             if is_client(local_role) { (self.local, self.remote) } else { (self.remote, self.local) };
+        let source = match self.source {
+            Source::Packet(place) if !is_client(local_role) => Source::Packet(place.mirrored()),
+            source => source,
+        };
         let flow = Flow {
             id: self.key.flow_id(),
-            source: self.source,
+            source,
             protocol: self.protocol,
             netns: self.netns,
             client,
@@ -515,7 +522,8 @@ impl Connection {
             l7,
             l7_index,
             direction_score: if self.connected { 255 } else { 254 },
-            peer: OnceLock::new(),
+            processes: [OnceLock::new(), OnceLock::new()],
+            domain: OnceLock::new(),
         };
         let mut parser = (l7.parser)(recognition.settings);
         parser.transport(self.protocol);

@@ -8,20 +8,22 @@ mod counters;
 mod ledger;
 mod output;
 mod settings;
+mod shared;
 
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+pub use crate::batch::Batch;
 pub use counters::Counters;
-pub use output::{Batch, TABLES};
+pub use ledger::Counted;
+pub use output::{TABLES, VIRTUAL_NETWORK, processes as processes_of};
 pub use settings::EngineConfig;
+pub use shared::{KnownSocket, Listener, Shared};
 
-use crate::connection::{Connection, Endpoints, Key, Recognition, State, Verdict};
+use crate::connection::{Connection, Endpoints, Flow, Key, Recognition, State, Verdict};
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
-use crate::peers::{Peers, Process, comm_bytes};
+use crate::peers::{Process, SharedPeers, comm_bytes, locked};
 use crate::protocols::{Late, ParserSettings};
 use crate::stream::{Piece, Report, Seen, Switched};
 use ledger::{Ledger, Unanswered};
@@ -41,30 +43,11 @@ const IDLE_US: u64 = 3_600_000_000;
 const MAX_PROCESS_CHANGES: usize = 65_536;
 const MAX_QUIET: usize = 65_536;
 
-/// A socket that existed before the source began: from /proc.
-#[derive(Clone, Copy, Debug)]
-pub struct KnownSocket {
-    pub netns: u32,
-    pub protocol: u8,
-    pub local: Endpoint,
-    pub remote: Endpoint,
-    pub process: Process,
-}
-
-/// A listening socket.
-#[derive(Clone, Copy, Debug)]
-pub struct Listener {
-    pub netns: u32,
-    pub ip: IpAddr,
-    pub port: u16,
-    pub pid: u32,
-}
-
 pub struct Engine {
     settings: Arc<ParserSettings>,
     connections: FxHashMap<Key, Box<Connection>>,
     endpoints: Endpoints,
-    peers: Peers,
+    peers: SharedPeers,
     ledger: Ledger,
     output: Output,
     /// Connections with packets that wait for an earlier one.
@@ -83,20 +66,21 @@ fn canonical(end: Endpoint) -> Endpoint {
 }
 
 impl Engine {
-    /// An engine that observes this host.
+    /// An engine that observes this host alone.
     pub fn new(config: &EngineConfig) -> Self {
-        Self::numbered(config, RandomState::new().hash_one("row counter") as u32)
+        Self::beside(config, &Shared::default())
     }
 
-    /// An engine whose row numbers begin at `counter`.
-    pub fn numbered(config: &EngineConfig, counter: u32) -> Self {
+    /// An engine beside others of the same agent.
+    pub fn beside(config: &EngineConfig, shared: &Shared) -> Self {
+        let Shared { peers, numbers } = shared.clone();
         Self {
             settings: Arc::new(config.parser_settings()),
             connections: FxHashMap::default(),
             endpoints: Endpoints::default(),
-            peers: Peers::default(),
-            ledger: Ledger::new(config),
-            output: Output::new(config.agent_id, counter),
+            ledger: Ledger::new(config, SharedPeers::clone(&peers)),
+            peers,
+            output: Output::new(config.agent_id, numbers),
             delayed: FxHashSet::default(),
             understood: FxHashSet::default(),
             quiet: Vec::new(),
@@ -118,17 +102,30 @@ impl Engine {
     /// Replaces what is known of listening sockets.
     pub fn seed_listeners(&mut self, listeners: &[Listener]) {
         let entries = listeners.iter().map(|listener| (listener.netns, listener.ip, listener.port, listener.pid));
-        self.peers.seed_listeners(entries);
+        locked(&self.peers).seed_listeners(entries);
     }
 
     /// Adds sockets that existed before.
     pub fn seed_sockets(&mut self, sockets: &[KnownSocket]) {
+        let mut peers = locked(&self.peers);
         for socket in sockets {
-            self.peers.name(socket.process.pid, socket.process.comm);
+            peers.name(socket.process.pid, socket.process.comm);
             let (local, remote) = (canonical(socket.local), canonical(socket.remote));
             let now_us = self.ledger.now_us;
-            self.peers.own(socket.protocol, socket.netns, local, remote, socket.process, now_us);
+            peers.own(socket.protocol, socket.netns, local, remote, socket.process, now_us);
         }
+    }
+
+    /// What was counted on flows of packets since the last call; `counted` is empty before.
+    pub fn take_counted(&mut self, counted: &mut Vec<Counted>) {
+        if !self.ledger.counted.is_empty() {
+            std::mem::swap(&mut self.ledger.counted, counted);
+        }
+    }
+
+    /// Somebody on this host listens on this end.
+    pub fn listens(&self, netns: u32, end: Endpoint) -> bool {
+        locked(&self.peers).listens(netns, canonical(end))
     }
 
     /// Sockets whose protocol nobody knows, since the last call.
@@ -150,13 +147,13 @@ impl Engine {
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut list = self.ledger.counters.list();
         let (threads, contexts) = self.ledger.causality.sizes();
-        let (sockets, listeners, names) = self.peers.sizes();
+        let (sockets, listeners, names) = locked(&self.peers).sizes();
         let undecided = self.connections.values().filter(|one| matches!(one.state, State::Undecided { .. })).count();
         list.extend([
             ("contexts_ambiguous", self.ledger.causality.ambiguous),
             ("contexts_evicted", self.ledger.causality.evicted),
             ("meter_keys_overflowed", self.ledger.meter.overflow),
-            ("peers_evicted", self.peers.evicted),
+            ("peers_evicted", locked(&self.peers).evicted),
             ("connections_now", self.connections.len() as u64),
             ("connections_undecided_now", undecided as u64),
             ("requests_waiting_now", self.ledger.order.live as u64),
@@ -237,7 +234,7 @@ impl Engine {
                 return;
             };
             self.ledger.counters.rows_out += 1;
-            self.output.session(&session, &self.peers);
+            self.output.session(&session, &locked(&self.peers));
         }
     }
 
@@ -256,13 +253,15 @@ impl Engine {
         self.settle_rows(u64::MAX, usize::MAX);
         self.output.finish_sessions();
         let all = flush_all || self.ledger.meter.crowded();
-        let peers = &self.peers;
-        let seconds = self.ledger.meter.close(now_us, all, &mut |flow| output::peer(flow, peers));
+        let mut peers = locked(&self.peers);
+        let names = &mut |flow: &Flow, local| output::processes(flow, local, None, &peers);
+        let seconds = self.ledger.meter.close(now_us, all, names);
         self.ledger.counters.meter_rows_out +=
             seconds.iter().map(|closed| (closed.ends.len() + closed.pairs.len()) as u64).sum::<u64>();
         self.output.meters(&seconds);
         self.ledger.counters.rows_unencodable = self.output.unencodable;
-        self.peers.sweep(now_us);
+        peers.sweep(now_us);
+        drop(peers);
         self.output.take()
     }
 
@@ -294,7 +293,7 @@ impl Engine {
         self.let_all_go(key, why);
         if let Some(connection) = self.connections.remove(&key) {
             let Connection { protocol, netns, local, remote, owner, .. } = *connection;
-            self.peers.close(protocol, netns, local, remote, owner, now_us);
+            locked(&self.peers).close(protocol, netns, local, remote, owner, now_us);
         }
     }
 
@@ -318,7 +317,7 @@ impl Engine {
         let Some(connection) = connections.get_mut(&key) else {
             return;
         };
-        let listens = !connection.connected && peers.listens(connection.netns, connection.local);
+        let listens = !connection.connected && locked(peers).listens(connection.netns, connection.local);
         let mut recognition = Recognition { endpoints, settings, listens };
         let mut report = Report::default();
         connection.release(&mut recognition, seen, &mut report);
@@ -411,6 +410,7 @@ impl EventSink for Engine {
         if connection.owner != task.pid {
             connection.owner = task.pid;
             let (local, remote) = (connection.local, connection.remote);
+            let mut peers = locked(peers);
             peers.own(connection.protocol, connection.netns, local, remote, Process::from(task), segment.time_us);
             if task.pid == task.tid {
                 peers.name(task.pid, task.comm);
@@ -423,7 +423,8 @@ impl EventSink for Engine {
         let mut verdict = Verdict::Goes;
         if !matches!(connection.state, State::GivenUp) {
             let undecided = matches!(connection.state, State::Undecided { .. });
-            let listens = undecided && !connection.connected && peers.listens(connection.netns, connection.local);
+            let listens =
+                undecided && !connection.connected && locked(peers).listens(connection.netns, connection.local);
             let mut recognition = Recognition { endpoints, settings, listens };
             verdict = connection.take(segment.direction, piece, &mut recognition, seen, &mut report);
             ledger.counters.add(&report);
@@ -433,7 +434,7 @@ impl EventSink for Engine {
         } else if segment.length > 0 {
             ledger.unknown(connection, segment.direction, task);
         }
-        if segment.source == Source::Packet && connection.waits_since().is_some() {
+        if segment.source.is_packet() && connection.waits_since().is_some() {
             self.delayed.insert(key);
         }
         if let Some(switched) = report.switched {
@@ -451,8 +452,7 @@ impl EventSink for Engine {
 
     fn socket(&mut self, change: &SocketChange) {
         match *change {
-            SocketChange::Connect { time_us, socket, netns, local, remote, task } => {
-                let source = if task.pid == 0 { Source::Packet } else { Source::Socket };
+            SocketChange::Connect { time_us, source, socket, netns, local, remote, task } => {
                 let (local, remote) = (canonical(local), canonical(remote));
                 let key = Key { socket, remote: None };
                 let ledger = &mut self.ledger;
@@ -465,7 +465,7 @@ impl EventSink for Engine {
                 connection.owner = task.pid;
                 ledger.causality.connect(&task, &mut connection.memory);
                 if local.port != 0 {
-                    self.peers.own(6, netns, local, remote, Process::from(&task), time_us);
+                    locked(&self.peers).own(6, netns, local, remote, Process::from(&task), time_us);
                 }
             }
             SocketChange::Close { time_us, socket } => {
@@ -480,11 +480,11 @@ impl EventSink for Engine {
         self.ledger.counters.process_changes += 1;
         match &change {
             ProcessChange::Exec { pid, comm, .. } | ProcessChange::Fork { pid, comm, .. } => {
-                self.peers.name(*pid, comm_bytes(comm));
+                locked(&self.peers).name(*pid, comm_bytes(comm));
                 self.ledger.causality.forget(*pid);
             }
             ProcessChange::Exit { pid, .. } => {
-                self.peers.forget(*pid);
+                locked(&self.peers).forget(*pid);
                 self.ledger.causality.forget(*pid);
             }
         }

@@ -14,13 +14,81 @@ pub enum Direction {
     Ingress,
 }
 
+/// Where on its way a packet was seen (docs/network.md): the values of `observation_point` that packets have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Point {
+    /// At neither end, or nobody knows: capture files.
+    #[default]
+    Rest,
+    Client,
+    Server,
+    /// Client and server are behind the same interface.
+    Local,
+    ClientNode,
+    ServerNode,
+}
+
+impl Point {
+    /// As rows name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Client => "c",
+            Self::Server => "s",
+            Self::Local => "local",
+            Self::ClientNode => "c-nd",
+            Self::ServerNode => "s-nd",
+        }
+    }
+
+    /// The same place once client and server are known to be the other way round.
+    pub fn mirrored(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+            Self::ClientNode => Self::ServerNode,
+            Self::ServerNode => Self::ClientNode,
+            Self::Rest | Self::Local => self,
+        }
+    }
+}
+
+/// The interface a packet was seen at, and how the ends of its flow lie to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub point: Point,
+    /// Whether client and server are the next machine on the link, and whether their addresses are here.
+    pub l2_end: [bool; 2],
+    pub l3_end: [bool; 2],
+    /// Low 32 bits of the interface's hardware address (`capture_nic`), 0 for a file.
+    pub nic: u32,
+    /// Kind of the tunnel that carried it (`tunnel_type`), 0 none.
+    pub tunnel: u8,
+    /// Network namespace (inode) of the interface, 0 unknown.
+    pub netns: u32,
+}
+
+impl Place {
+    /// The same place once client and server are known to be the other way round.
+    pub fn mirrored(self) -> Self {
+        let [l2, l3] = [self.l2_end, self.l3_end];
+        Self { point: self.point.mirrored(), l2_end: [l2[1], l2[0]], l3_end: [l3[1], l3[0]], ..self }
+    }
+}
+
 /// Where the observation was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// A socket call, in the process that made it (signal_source 3, observation points c-p and s-p).
     Socket,
-    /// A packet of a capture (signal_source 0).
-    Packet,
+    /// A packet (signal_source 0), with the local side as the client.
+    Packet(Place),
+}
+
+impl Source {
+    pub fn is_packet(self) -> bool {
+        matches!(self, Self::Packet(_))
+    }
 }
 
 /// One side of a connection.
@@ -82,7 +150,7 @@ pub struct Segment<'a> {
 #[derive(Clone, Debug)]
 pub enum SocketChange {
     /// The local side began to connect, in this task (before the first byte is written).
-    Connect { time_us: u64, socket: u64, netns: u32, local: Endpoint, remote: Endpoint, task: Task },
+    Connect { time_us: u64, source: Source, socket: u64, netns: u32, local: Endpoint, remote: Endpoint, task: Task },
     /// The socket is gone.
     Close { time_us: u64, socket: u64 },
 }

@@ -1,14 +1,17 @@
 //! The whole Python surface of the core, and nothing else.
 
 pub mod agent;
+pub mod batch;
 pub mod bpf;
 pub mod causality;
 pub mod connection;
 pub mod engine;
 pub mod event;
 pub mod flow;
+pub mod joined;
 pub mod meter;
 pub mod packet;
+pub mod packets;
 pub mod peers;
 pub mod protocols;
 pub mod replay;
@@ -146,6 +149,13 @@ fn replay_file(py: Python<'_>, path: &str, config: &str) -> PyResult<Vec<PyBatch
     Ok(to_python(py, batches))
 }
 
+/// The same, with what every stage counted.
+#[pyfunction]
+fn replay_counted(py: Python<'_>, path: &str, config: &str) -> PyResult<(Vec<PyBatch>, BTreeMap<&'static str, u64>)> {
+    let replayed = py.detach(|| replay::replay_with_counters(path, config)).map_err(PyValueError::new_err)?;
+    Ok((to_python(py, replayed.batches), replayed.counters.into_iter().collect()))
+}
+
 #[pyfunction]
 #[pyo3(name = "protocols")]
 fn registry() -> String {
@@ -175,6 +185,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Agent>()?;
     module.add_function(wrap_pyfunction!(probe, module)?)?;
     module.add_function(wrap_pyfunction!(replay_file, module)?)?;
+    module.add_function(wrap_pyfunction!(replay_counted, module)?)?;
     module.add_function(wrap_pyfunction!(registry, module)?)?;
     module.add_function(wrap_pyfunction!(tables, module)?)?;
     module.add_function(wrap_pyfunction!(system_batch, module)?)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::connection::{Flow, is_client};
-use crate::event::{Endpoint, Source};
+use crate::event::{Endpoint, Point, Source};
 use crate::peers::Process;
 use crate::protocols::{Message, Role, Status};
 
@@ -64,7 +64,7 @@ impl Tally {
         Self { timeout: 1, ..Self::default() }
     }
 
-    fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.request += other.request;
         self.response += other.response;
         self.rrt_sum += other.rrt_sum;
@@ -111,7 +111,7 @@ pub struct EndKey {
     pub server_port: u16,
     pub l7_protocol: u8,
     pub endpoint: Arc<str>,
-    pub packet: bool,
+    pub source: Source,
 }
 
 /// What rows of one pair have in common.
@@ -124,7 +124,7 @@ pub struct PairKey {
     pub server_port: u16,
     pub l7_protocol: u8,
     pub endpoint: Arc<str>,
-    pub packet: bool,
+    pub source: Source,
 }
 
 /// The rows of one second.
@@ -185,46 +185,53 @@ impl Meter {
         cell.tally.add(tally);
     }
 
-    /// Closes the seconds that ended at least two seconds ago (`all`: every second). `peer` names the other end.
-    pub fn close(&mut self, now_us: u64, all: bool, peer: &mut dyn FnMut(&Flow) -> Process) -> Vec<Closed> {
+    /// Closes the seconds that ended at least two seconds ago (`all`: every second). `names` gives the processes of
+    /// client and server of a connection that this process used.
+    pub fn close(&mut self, now_us: u64, all: bool, names: &mut dyn FnMut(&Flow, Process) -> Pair) -> Vec<Closed> {
         let bound = if all { u64::MAX } else { (now_us / 1_000_000).saturating_sub(SETTLE_S) };
         let later = self.seconds.split_off(&bound);
         let due = std::mem::replace(&mut self.seconds, later);
-        due.into_iter().map(|(second, open)| fold(second as u32, &open, peer)).collect()
+        due.into_iter().map(|(second, open)| fold(second as u32, &open, names)).collect()
     }
 }
 
-fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> Closed {
-    let mut names: Vec<Arc<str>> = vec![Arc::from(""); open.endpoints.len()];
+/// Client and server.
+pub type Pair = [Process; 2];
+
+/// Which ends a sighting counts for: those that are here; of a capture file, where nobody knows, both.
+pub fn counted(source: Source, local_role: Role) -> [bool; 2] {
+    match source {
+        Source::Socket => [is_client(local_role), !is_client(local_role)],
+        Source::Packet(place) if place.point == Point::Rest => [true; 2],
+        Source::Packet(place) => place.l3_end,
+    }
+}
+
+fn fold(second: u32, open: &Second, names: &mut dyn FnMut(&Flow, Process) -> Pair) -> Closed {
+    let mut labels: Vec<Arc<str>> = vec![Arc::from(""); open.endpoints.len()];
     for (name, number) in &open.endpoints {
-        names[*number as usize] = Arc::clone(name);
+        labels[*number as usize] = Arc::clone(name);
     }
     let mut ends: FxHashMap<EndKey, Tally> = FxHashMap::default();
     let mut pairs: FxHashMap<PairKey, Tally> = FxHashMap::default();
     for (key, cell) in &open.cells {
         let flow = &cell.flow;
-        let endpoint = &names[key.endpoint as usize];
-        let packet = flow.source == Source::Packet;
-        let end = |role: Role, at: &Endpoint, pid: u32| EndKey {
-            pid,
-            ip: at.ip,
-            role: u8::from(!is_client(role)),
-            protocol: flow.protocol,
-            server_port: flow.server.port,
-            l7_protocol: key.l7_protocol,
-            endpoint: Arc::clone(endpoint),
-            packet,
-        };
-        let mut add = |key: EndKey| ends.entry(key).or_default().add(&cell.tally);
-        let mut pid = [0; 2];
-        if packet {
-            add(end(Role::Client, &flow.client, 0));
-            add(end(Role::Server, &flow.server, 0));
-        } else {
-            let client = is_client(flow.local_role);
-            add(end(flow.local_role, if client { &flow.client } else { &flow.server }, cell.local.pid));
-            let other = peer(flow).pid;
-            pid = if client { [cell.local.pid, other] } else { [other, cell.local.pid] };
+        let endpoint = &labels[key.endpoint as usize];
+        let processes = names(flow, cell.local);
+        let pid = processes.map(|process| process.pid);
+        let here = counted(flow.source, flow.local_role);
+        for (side, at) in [&flow.client, &flow.server].into_iter().enumerate().filter(|(side, _)| here[*side]) {
+            let key = EndKey {
+                pid: pid[side],
+                ip: at.ip,
+                role: side as u8,
+                protocol: flow.protocol,
+                server_port: flow.server.port,
+                l7_protocol: key.l7_protocol,
+                endpoint: Arc::clone(endpoint),
+                source: flow.source,
+            };
+            ends.entry(key).or_default().add(&cell.tally);
         }
         let pair = PairKey {
             pid,
@@ -234,7 +241,7 @@ fn fold(second: u32, open: &Second, peer: &mut dyn FnMut(&Flow) -> Process) -> C
             server_port: flow.server.port,
             l7_protocol: key.l7_protocol,
             endpoint: Arc::clone(endpoint),
-            packet,
+            source: flow.source,
         };
         pairs.entry(pair).or_default().add(&cell.tally);
     }

@@ -1,10 +1,12 @@
 //! Which process owns which end of a connection on this host.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
 use crate::event::{Endpoint, Task};
+use crate::joined::Joined;
 
 /// Most socket tuples, listening sockets and process names that are remembered.
 pub const MAX_SOCKETS: usize = 131_072;
@@ -65,7 +67,16 @@ pub struct Peers {
     sockets: FxHashMap<Tuple, Entry>,
     listeners: FxHashMap<(u32, IpAddr, u16), u32>,
     names: FxHashMap<u32, [u8; 16]>,
+    pub joined: Joined,
     pub evicted: u64,
+}
+
+/// What all engines of an agent know of its sockets.
+pub type SharedPeers = Arc<Mutex<Peers>>;
+
+/// Locks the table; one that a panic left behind is still right, as every change to it is one call.
+pub fn locked(peers: &SharedPeers) -> MutexGuard<'_, Peers> {
+    peers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn tuple(protocol: u8, netns: u32, local: Endpoint, remote: Endpoint) -> Tuple {
@@ -141,15 +152,19 @@ impl Peers {
 
     /// Who owns the other end of a connection whose near end is `local`, when it is on this host.
     pub fn peer(&self, protocol: u8, netns: u32, local: Endpoint, remote: Endpoint) -> Option<Process> {
-        let flipped = tuple(protocol, netns, remote, local);
-        if let Some(entry) = self.sockets.get(&flipped) {
-            return Some(entry.process);
+        if let Some(process) = self.owner(protocol, netns, remote, local) {
+            return Some(process);
         }
         // A server that was not seen itself: only within one loopback is a listener's port beyond doubt.
         if !remote.ip.is_loopback() {
             return None;
         }
         self.listener(netns, remote).map(|pid| Process { pid, comm: self.names.get(&pid).copied().unwrap_or_default() })
+    }
+
+    /// Who owns the socket with this `local` end.
+    pub fn owner(&self, protocol: u8, netns: u32, local: Endpoint, remote: Endpoint) -> Option<Process> {
+        self.sockets.get(&tuple(protocol, netns, local, remote)).map(|entry| entry.process)
     }
 
     /// Forgets sockets that closed a while ago.

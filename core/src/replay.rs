@@ -1,33 +1,26 @@
 //! A capture file through the engine: the same rows as from sockets, without a kernel.
 
-use crate::engine::{Batch, Engine, EngineConfig};
-use crate::packet::decode::{Other, TCP, UDP, decode};
+use crate::batch::Batch;
+use crate::engine::{EngineConfig, Shared};
+use crate::flow::seen::Nowhere;
+use crate::packet::Frame;
 use crate::packet::file::Capture;
-use crate::packet::flows::Flows;
-use crate::packet::tunnel::Decapsulation;
+use crate::packets::{FrameCounters, Packets};
 
 /// Rows and seconds that are encoded at once.
 const BATCH_ROWS: usize = 65_536;
 const BATCH_SECONDS: usize = 512;
+/// Most flows of a file at one time.
+const MAX_FLOWS: usize = 1 << 20;
 /// Capture time between two ticks, µs.
 const TICK_US: u64 = 100_000;
 
-/// What a capture held besides rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Packets {
-    pub packets: u64,
-    pub transport: u64,
-    pub fragments: u64,
-    pub malformed: u64,
-    pub foreign: u64,
-    pub flows: u64,
-}
-
-/// Batches (table, rows, Arrow IPC stream), the engine's counters and those of the packets.
+/// Batches (table, rows, Arrow IPC stream), all counters, those of the frames and the number of flows.
 pub struct Replayed {
     pub batches: Vec<Batch>,
     pub counters: Vec<(&'static str, u64)>,
-    pub packets: Packets,
+    pub frames: FrameCounters,
+    pub flows: u64,
 }
 
 /// Runs a pcap or pcapng file through a new engine. `config`: JSON of docs/architecture.md, section 2.
@@ -40,35 +33,26 @@ pub fn replay(path: &str, config: &str) -> Result<Vec<Batch>, String> {
 pub fn replay_with_counters(path: &str, config: &str) -> Result<Replayed, String> {
     let config = EngineConfig::from_json(config)?;
     let mut capture = Capture::open(path)?;
-    let mut engine = Engine::numbered(&config, 0);
-    let mut flows = Flows::default();
-    let mut packets = Packets::default();
+    // Nothing is thinned out of a file.
+    let config = EngineConfig { l4_throttle: 0, concurrent_flow_limit: MAX_FLOWS, ..config };
+    let mut packets = Packets::new(&config, &Shared::numbered(0), 0);
     let mut batches = Vec::new();
     let (mut now_us, mut ticked_us) = (0, 0);
     while let Some(packet) = capture.next_packet()? {
-        packets.packets += 1;
-        now_us = packet.time_us.max(now_us);
-        match decode(packet.link_type, &packet.data, Decapsulation::ALL) {
-            Ok(decoded) if decoded.later_fragment => packets.fragments += 1,
-            // Of other protocols only an echo has what the engine reads.
-            Ok(decoded) if matches!(decoded.protocol, TCP | UDP) || !decoded.payload.is_empty() => {
-                packets.transport += 1;
-                flows.packet(packet.time_us, &decoded, &mut engine);
-            }
-            Ok(_) => packets.foreign += 1,
-            Err(Other::Malformed) => packets.malformed += 1,
-            Err(Other::Link | Other::Protocol) => packets.foreign += 1,
-        }
+        let (time_us, link_type, wire) = (packet.time_us, packet.link_type, packet.length);
+        now_us = time_us.max(now_us);
+        let data = &packet.data;
+        packets.frame(&Frame { time_us, link_type, nic: 0, wire, data, vlan: None, outgoing: false }, &Nowhere);
         if now_us >= ticked_us + TICK_US {
             ticked_us = now_us;
-            engine.tick(now_us);
-            let (rows, seconds) = engine.backlog();
+            packets.tick(now_us);
+            let (rows, seconds) = packets.backlog();
             if rows >= BATCH_ROWS || seconds >= BATCH_SECONDS {
-                batches.extend(engine.drain(now_us, false));
+                batches.extend(packets.drain(now_us));
             }
         }
     }
-    batches.extend(engine.drain(now_us, true));
-    packets.flows = flows.seen();
-    Ok(Replayed { batches, counters: engine.counters(), packets })
+    batches.extend(packets.finish(now_us, true));
+    let (flows, _) = packets.flow_numbers();
+    Ok(Replayed { batches, counters: packets.counters(), frames: packets.frames, flows })
 }

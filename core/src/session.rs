@@ -1,10 +1,14 @@
 //! Requests that wait for their responses, and the sessions that come of them.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use rustc_hash::FxHasher;
 
 use crate::connection::{Flow, Key};
 use crate::event::{Origin, Task};
+use crate::joined::Exchange;
 use crate::protocols::{Message, Pairing, Status};
 
 /// Most requests of one connection that wait.
@@ -46,12 +50,30 @@ pub struct Session {
 }
 
 impl Session {
+    /// What all sightings of this call share, when both halves are known.
+    pub fn exchange(&self) -> Option<Exchange> {
+        exchange(self.request.as_ref()?, self.response.as_ref()?)
+    }
+
     /// Start and end, µs: first segment of the request, first segment of the response.
     pub fn times(&self) -> (u64, u64) {
         let start = self.request.as_ref().or(self.response.as_ref()).map_or(0, |half| half.origin.time_us);
         let end = self.response.as_ref().map_or(start, |half| half.origin.time_us);
         (start, end.max(start))
     }
+}
+
+/// Over TCP the sequence numbers of both halves; over UDP the id and the subject that the protocol itself gives.
+pub fn exchange(request: &Half, response: &Half) -> Option<Exchange> {
+    let numbers = (request.origin.seq, response.origin.seq);
+    if numbers != (0, 0) {
+        return (numbers.0 != 0 && numbers.1 != 0).then_some(numbers);
+    }
+    let asked = &request.message;
+    let mut hash = FxHasher::default();
+    (asked.request_id?, &asked.request_type, &asked.request_resource).hash(&mut hash);
+    let hash = hash.finish();
+    Some(((hash >> 32) as u32, hash as u32))
 }
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use _core::engine::{Engine, EngineConfig};
-use _core::event::{Direction, Endpoint, EventSink, ProcessChange, Segment, SocketChange, Source, Task};
+use _core::event::{Direction, Endpoint, EventSink, Place, ProcessChange, Segment, SocketChange, Source, Task};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt8Type, UInt32Type, UInt64Type};
@@ -76,10 +76,10 @@ impl Host {
         if words[0] == "connect" {
             let (socket, local, remote) = self.socket(words[1]);
             let task = Self::task(words[2]);
-            let (time_us, netns) = (self.now_us, 1);
+            let (time_us, source, netns) = (self.now_us, Source::Socket, 1);
             // As in the kernel: the local port is chosen later.
             let local = Endpoint { port: 0, ..local };
-            self.engine.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task });
+            self.engine.socket(&SocketChange::Connect { time_us, source, socket, netns, local, remote, task });
             return;
         }
         let direction = if words[0] == "recv" { Direction::Ingress } else { Direction::Egress };
@@ -331,7 +331,7 @@ fn damage_invents_nothing() {
             let shown = if fate == 1 { next(piece.len() as u64 + 1) as usize } else { piece.len() };
             let segment = Segment {
                 time_us: host.now_us,
-                source: if fate == 2 { Source::Packet } else { Source::Socket },
+                source: if fate == 2 { Source::Packet(Place::default()) } else { Source::Socket },
                 socket,
                 direction: if side == 0 { Direction::Egress } else { Direction::Ingress },
                 protocol: 6,

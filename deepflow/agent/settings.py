@@ -88,8 +88,26 @@ class SocketTunning(Section):
     )
 
 
+class TcpOptionTrace(Section):
+    enabled: bool = Field(
+        False,
+        description="Write the sender's process, address and sequence number into a TCP option (kind 253) of new connections: both ends of a connection through NAT then name themselves. Their segments hold 16 bytes less.",
+    )
+    sampling_window_bytes: int = Field(
+        16_384,
+        ge=0,
+        le=1_048_576,
+        description="Bytes between two data segments that carry the option, besides SYN and SYN-ACK; 0: every one.",
+    )
+
+
+class SockOps(Section):
+    tcp_option_trace: TcpOptionTrace = TcpOptionTrace()
+
+
 class Socket(Section):
     kprobe: Kprobe = Kprobe()
+    sock_ops: SockOps = SockOps()
     tunning: SocketTunning = SocketTunning()
 
 
@@ -242,6 +260,8 @@ class AgentSettings(Section):
                 "l7_throttle": self.outputs.flow_log.throttles.l7_throttle,
                 "syscall_trace_id_disabled": socket.tunning.syscall_trace_id_disabled,
                 "hook": socket.tunning.hook,
+                "tcp_option_trace": socket.sock_ops.tcp_option_trace.enabled,
+                "tcp_option_sampling_window": socket.sock_ops.tcp_option_trace.sampling_window_bytes,
                 "x_request_id": [_header(name) for name in tags.tracing_tag.x_request_id],
                 "apm_trace_id": [_header(name) for name in tags.tracing_tag.apm_trace_id],
                 "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],

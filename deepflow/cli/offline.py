@@ -25,6 +25,7 @@ def replay(
     file: Annotated[Path, typer.Argument(help="Capture file, pcap or pcapng.")],
     table: Annotated[str, typer.Option(help="Table whose rows are printed.")] = "l7_flow_log",
     format: Annotated[RowFormat, typer.Option(help="One JSON object a row, or a table to read.")] = RowFormat.jsonl,
+    counters: Annotated[bool, typer.Option("--counters", help="Print what was counted, as JSON, and no rows.")] = False,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the agent's settings.")] = None,
 ) -> None:
     """Run a capture file through the core and print its rows. Needs no root and no server."""
@@ -35,9 +36,12 @@ def replay(
 
     try:
         settings = load(AgentSettings, config, "DEEPFLOW_AGENT_", {})
-        batches = _core.replay(str(file), settings.capture_config())
+        batches, counted = _core.replay_counted(str(file), settings.capture_config())
     except (SettingsError, ValueError) as error:
         fail(str(error))
+    if counters:
+        typer.echo(json.dumps(counted, indent=2))
+        return
     known = _core.tables()
     if table not in known:
         fail(f"There is no table {table} in a replay; there are {', '.join(known)}.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -36,12 +38,28 @@ def _column(name: str, column: pa.Array) -> pa.Array:
         return column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if name.startswith(("ip4", "ip6")):
-        # Few addresses occur in a capture: each is written once.
-        encoded = pc.dictionary_encode(column)
-        texts = pa.array([str(ipaddress.ip_address(value)) for value in encoded.dictionary.to_pylist()], pa.string())
-        return texts.take(encoded.indices)
-    return column
+    write = next((write for form, write in _WRITTEN if form.search(name)), None)
+    if write is None:
+        return column
+    # Few addresses occur in a capture: each is written once.
+    encoded = pc.dictionary_encode(column)
+    texts = pa.array([write(value) for value in encoded.dictionary.to_pylist()], pa.string())
+    return texts.take(encoded.indices)
+
+
+def _ip(value: int | bytes) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+def _mac(value: int) -> str:
+    return value.to_bytes(6).hex(":")
+
+
+#: Columns of addresses by their names, and how one is written.
+_WRITTEN: tuple[tuple[re.Pattern[str], Callable[[Any], str]], ...] = (
+    (re.compile(r"(^|_)ip[46](_[01])?$"), _ip),
+    (re.compile(r"^mac_[01]$"), _mac),
+)
 
 
 def _print_table(batches: list[pa.RecordBatch]) -> None:

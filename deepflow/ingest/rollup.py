@@ -95,7 +95,7 @@ class RollUp:
 
 
 def _roll_up_sql(table: Table, rollup: int, slices: Sequence[Slice]) -> str:
-    """INSERT … SELECT of one roll-up. Counters and sums add up; maxima and the direction score keep the largest."""
+    """INSERT … SELECT of one roll-up; what becomes of each column is `Column.merge`."""
     names: list[str] = []
     values: list[str] = []
     groups: list[str] = []
@@ -107,12 +107,13 @@ def _roll_up_sql(table: Table, rollup: int, slices: Sequence[Slice]) -> str:
             values.append(groups[-1])
         elif column.name == "_batch":
             values.append(f"toUInt64({rollup})")
-        elif column.role == "metric" or column.name.endswith(("_sum", "_count")):
-            largest = column.name.endswith("_max") or column.kind == "bounded_gauge"
-            values.append(f"{'max' if largest else 'sum'}(rows.{name})")
-        else:
+        elif column.merge == "group":
             groups.append(f"rows.{name}")
             values.append(groups[-1])
+        elif column.merge == "peak":
+            values.append(f"arrayMax(tupleElement(sumMap([toUInt32(rows.time)], [rows.{name}]), 2))")
+        else:
+            values.append(f"{column.merge}(rows.{name})")
     source = quoted(table.database, table.stored_name("1s"))
     target = quoted(table.database, table.stored_name("1m"))
     where = slices_sql([(item.batch, item.number) for item in slices])

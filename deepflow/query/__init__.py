@@ -29,6 +29,7 @@ _READER_CODES = {
     158: "The query would read too many rows; narrow its time range",
     159: "The query took longer than 30 s; narrow its time range",
     241: "The query needs too much memory; narrow its time range or group by fewer tags",
+    386: "Values of different types stand together, for example in if()",
     396: f"The answer would have more than {MAX_ROWS} rows; use LIMIT",
     427: "The regular expression is not valid",
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from sqlglot import exp
 
 from deepflow.query.catalogue import Catalogue
+from deepflow.query.comparisons import Filter, number_filter, text_filter
 from deepflow.query.constants import Constant, constant, is_constant, unix_seconds
 from deepflow.query.errors import QueryError, shown
 from deepflow.query.expressions import (
@@ -21,7 +22,7 @@ from deepflow.query.expressions import (
 )
 from deepflow.query.functions import MetricCompiler
 from deepflow.query.source import TimeRange
-from deepflow.query.tags import Filter, enum_filter, number_filter, resolve, text_filter
+from deepflow.query.tags import bits_filter, enum_filter, resolve
 
 MAX_LIST = 1000
 OPERATORS: Mapping[type[Expression], str] = {
@@ -180,10 +181,15 @@ class FilterCompiler:
                 return tag.filter
             if tag.enum is None:
                 raise QueryError(f'Tag "{shown(name)}" is not an enumeration.')
-            return enum_filter(self._catalogue, tag.enum, tag.keys[0])
+            names = bits_filter if tag.kind == "bit_enum" else enum_filter
+            return names(self._catalogue, tag.enum, tag.keys[0])
         if self._scalar is None:
             raise QueryError(f'Function "{shown(str(node.this))}" cannot be used here.')
         value = self._scalar(node)
+        if function == "if":
+            return lambda operator, wanted: (
+                text_filter(call("toString", value)) if isinstance(wanted, str) else number_filter("if", value)
+            )(operator, wanted)
         return number_filter(str(node.this), value) if function in _NUMBER_FUNCTIONS else text_filter(value)
 
 

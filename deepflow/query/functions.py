@@ -79,6 +79,9 @@ FUNCTIONS = {
         Function("Any", "tag", frozenset({"tag"}), 0, "", "One of the values."),
         Function("PerSecond", "math", frozenset(), 0, "$unit/s", "Divided by the seconds of the interval."),
         Function("Percentage", "math", frozenset(), 1, "%", "a / b * 100."),
+        Function(
+            "Histogram", "math", frozenset(), 1, "", "Distribution of a function's values: [from, to, height] a bin."
+        ),
     )
 }
 BY_LOWER_NAME = {name.lower(): function for name, function in FUNCTIONS.items()}
@@ -265,7 +268,8 @@ class MetricCompiler:
 
     def _value(self, name: str) -> Expression:
         """A metric or column of one row."""
-        if name in self._catalogue.table.column:
+        if stored := self._catalogue.table.column.get(name):
+            self._plan.merged |= stored.merge == "peak" and self._plan.source.rolled_up
             return column(name)
         family, _, member = name.partition(".")
         if family == "metrics" and member:

@@ -50,6 +50,8 @@ class Plan:
     order: list[Expression] = field(default_factory=list)
     rank: Expression | None = None
     """What SLIMIT orders series by."""
+    merged: bool = False
+    """Whether the parts that a roll-up made of one slot and series count as one row: a gauge is no sum of its parts."""
     _keys: dict[str, tuple[str, Expression]] = field(default_factory=dict)
     _aggregates: dict[str, tuple[str, _Aggregate]] = field(default_factory=dict)
     _slots: dict[str, tuple[str, Expression]] = field(default_factory=dict)
@@ -99,11 +101,23 @@ class Plan:
 
     def _from(self, query: exp.Select) -> exp.Select:
         table = self.source.table
-        query = query.from_(table_name(table.database, table.stored_name(self.source.precision)))
+        stored = table_name(table.database, table.stored_name(self.source.precision))
         conditions = list(self.where)
         if self.source.measurement:
             conditions.insert(0, exp.EQ(this=column("virtual_table_name"), expression=text(self.source.measurement)))
-        return query.where(all_of(conditions), copy=False) if conditions else query
+        parts = (exp.select(exp.Star()) if self.merged else query).from_(stored)
+        parts = parts.where(all_of(conditions), copy=False) if conditions else parts
+        return query.from_(exp.Subquery(this=self._merged(parts))) if self.merged else parts
+
+    def _merged(self, parts: exp.Select) -> exp.Select:
+        columns = [one for one in self.source.table.stored_columns() if one.name != "_batch"]
+        groups = [column(one.name) for one in columns if one.merge == "group"]
+        names: list[Expression] = list(groups)
+        for one in columns:
+            if one.merge != "group":
+                value = exp.Column(this=exp.Identifier(this=one.name, quoted=True), table=exp.to_identifier("parts"))
+                names.append(_alias(call("sum" if one.merge == "sum" else "max", value), one.name))
+        return exp.select(*names).from_(exp.Subquery(this=parts, alias="parts")).group_by(*groups)
 
     def _rows(self) -> exp.Select:
         names = [_alias(value, alias) for alias, value in self._keys.values()]

@@ -7,7 +7,7 @@ from sqlglot import exp
 from deepflow.query.catalogue import Catalogue
 from deepflow.query.constants import constant, is_constant, numeric
 from deepflow.query.errors import QueryError, shown, unknown
-from deepflow.query.expressions import Expression, arithmetic, call, column, name_of, number, text
+from deepflow.query.expressions import Expression, arithmetic, call, either, name_of, number, text
 from deepflow.query.functions import BY_LOWER_NAME, FUNCTIONS, MetricCompiler
 from deepflow.query.tags import resolve
 
@@ -19,6 +19,7 @@ _TAG_FUNCTIONS = (
     "toString",
     "length",
     "newTag",
+    "if",
     "toUnixTimestamp",
     "toUnixTimestamp64Micro",
 )
@@ -36,6 +37,8 @@ class RowCompiler:
     def __init__(self, catalogue: Catalogue, metrics: MetricCompiler) -> None:
         self._catalogue = catalogue
         self._metrics = metrics
+        self.condition: Callable[[Expression], Expression] | None = None
+        """How a condition is compiled, where one may stand."""
 
     def scalar(self, node: Expression) -> Expression:  # noqa: PLR0911  one return a kind of node
         """An expression over stored columns."""
@@ -88,6 +91,12 @@ class RowCompiler:
             else exp.Mul(this=value, expression=number(1_000_000))
         )
 
+    def choice(self, arguments: list[Expression]) -> Expression:
+        """`if(condition, yes, no)`."""
+        if self.condition is None:
+            raise QueryError("if() cannot be used here.")
+        return either(self.condition(arguments[0]), self.scalar(arguments[1]), self.scalar(arguments[2]))
+
     def mask(self, arguments: list[Expression]) -> Expression:
         """The network of an address, as text."""
         tag = resolve(self._catalogue, name_of(arguments[0]) or "")
@@ -95,8 +104,8 @@ class RowCompiler:
         if tag is None or tag.kind != "ip" or bits != int(bits) or not 0 <= bits <= 128:
             raise QueryError("mask takes an IP tag and a number of bits, for example mask(ip_0, 24).")
         v4, v6 = min(int(bits), 32) + 96, int(bits)
-        valid4 = exp.EQ(this=column("is_ipv4"), expression=number(1))
-        length = call("if", valid4, number(v4), number(v6))
+        mapped = call("startsWith", call("toString", tag.keys[0]), text("::ffff:"))
+        length = call("if", mapped, number(v4), number(v6))
         masked = call("tupleElement", call("IPv6CIDRToRange", tag.keys[0], call("toUInt8", length)), number(1))
         return tag.show([masked])
 
@@ -107,6 +116,7 @@ _ROW_FUNCTIONS: dict[str, tuple[int, _RowFunction]] = {
     "length": (1, lambda query, arguments: call("length", call("toString", query.scalar(arguments[0])))),
     "tounixtimestamp": (1, lambda query, arguments: query.stamp(arguments, micros=False)),
     "tounixtimestamp64micro": (1, lambda query, arguments: query.stamp(arguments, micros=True)),
+    "if": (3, lambda query, arguments: query.choice(arguments)),
     "mask": (2, lambda query, arguments: query.mask(arguments)),
     "newtag": (1, lambda query, arguments: text(str(constant(arguments[0])))),
 }

@@ -8,19 +8,31 @@ from sqlglot import exp
 from deepflow.query.constants import constant, is_constant, numeric
 from deepflow.query.dialect import Statement
 from deepflow.query.errors import QueryError, shown
-from deepflow.query.expressions import Expression, arithmetic, call, column, name_of, negated, number, sql_of, text
+from deepflow.query.expressions import (
+    Expression,
+    aggregate_call,
+    arithmetic,
+    call,
+    column,
+    name_of,
+    negated,
+    number,
+    sql_of,
+    text,
+)
 from deepflow.query.filters import OPERATORS, FilterCompiler, time_range
 from deepflow.query.functions import BY_LOWER_NAME, COUNTERS, MetricCompiler
+from deepflow.query.items import Item, has_aggregate, item_of, table_name, written
 from deepflow.query.plan import Plan
 from deepflow.query.result import MAX_ROWS, Filling, Output
 from deepflow.query.rows import RowCompiler, call_name
 from deepflow.query.source import Source, TimeRange, route
-from deepflow.query.tags import Tag, enum_name, resolve
+from deepflow.query.tags import Tag, bit_names, enum_name, resolve
 from deepflow.query.time_group import time_group
 from deepflow.schema import Schema
 
 DEFAULT_LIMIT = 10_000
-_MAX_COLUMNS = 200
+_MAX_COLUMNS = 300
 _RESERVED = frozenset({"_slot", "_time", "_k"})
 
 
@@ -33,13 +45,6 @@ class Compiled:
     filling: Filling | None
 
 
-@dataclass(frozen=True)
-class _Item:
-    name: str
-    asked: str
-    node: Expression
-
-
 def compile_select(schema: Schema, statement: Statement, db: str, precision: str | None) -> Compiled:
     """Compiles a SELECT.
 
@@ -47,10 +52,10 @@ def compile_select(schema: Schema, statement: Statement, db: str, precision: str
         QueryError: one sentence for the person who wrote the query.
     """
     select = statement.select
-    source_name = _table_name(select)
+    source_name = table_name(select)
     if not select.expressions:
         raise QueryError("The query selects nothing; name tags or metrics after SELECT.")
-    items = [_item(node) for node in select.expressions]
+    items = [item_of(node) for node in select.expressions]
     group = select.args.get("group")
     groups = list(group.expressions) if group is not None else []
     if group is not None and any(value for key, value in group.args.items() if key != "expressions"):
@@ -66,42 +71,12 @@ def compile_select(schema: Schema, statement: Statement, db: str, precision: str
     return _Select(source, statement, items, groups, times).compiled()
 
 
-def _table_name(select: exp.Select) -> str:
-    origin = select.args.get("from_")
-    if origin is None:
-        raise QueryError("The query names no table; write SELECT … FROM table.")
-    target = origin.this
-    if not isinstance(target, exp.Table) or not all(isinstance(part, exp.Identifier) for part in target.parts):
-        raise QueryError("FROM takes the name of a table; sub-queries and table functions are not allowed.")
-    if any(value for key, value in target.args.items() if key not in {"this", "db", "catalog"}):
-        raise QueryError("FROM takes the name of one table, without an alias or options.")
-    return ".".join(part.name for part in target.parts)
-
-
-def _item(node: Expression) -> _Item:
-    body = node.this if isinstance(node, exp.Alias) else node
-    if isinstance(body, exp.Star):
-        return _Item("*", "*", body)
-    asked = written(body)
-    name = node.alias if isinstance(node, exp.Alias) else asked
-    return _Item(name, asked, body)
-
-
-def written(node: Expression) -> str:
-    """The expression as the query wrote it, without back quotes."""
-    return name_of(node) or node.sql(dialect="mysql", normalize_functions=False).replace("`", "")
-
-
-def _has_aggregate(node: Expression) -> bool:
-    return any(str(one.this).lower() in BY_LOWER_NAME for one in node.find_all(exp.Anonymous))
-
-
 class _Select:
     def __init__(
         self,
         source: Source,
         statement: Statement,
-        items: list[_Item],
+        items: list[Item],
         groups: list[Expression],
         times: list[exp.Anonymous],
     ) -> None:
@@ -111,7 +86,7 @@ class _Select:
         self._items = self._expanded(items)
         self._groups = groups
         self._aliases = {item.name: item.node for item in self._items if name_of(item.node) != item.name}
-        aggregated = any(_has_aggregate(item.node) for item in self._items)
+        aggregated = any(has_aggregate(item.node) for item in self._items)
         where = select.args.get("where")
         limits = time_range(where.this if where is not None else None, int(time.time()))
         self._plan = Plan(source, limits, grouped=aggregated or bool(groups))
@@ -119,6 +94,7 @@ class _Select:
         self._metrics = MetricCompiler(self._plan)
         self._rows = RowCompiler(self._catalogue, self._metrics)
         filters = FilterCompiler(self._catalogue, self._metrics, self._aliases, self._rows.scalar)
+        self._rows.condition = filters.condition
         if where is not None:
             self._plan.where.append(filters.condition(where.this))
 
@@ -131,7 +107,8 @@ class _Select:
         if having is not None and not self._plan.grouped:
             raise QueryError("HAVING needs an aggregate function or GROUP BY; use WHERE for rows.")
         condition = self._having(having.this) if having is not None else None
-        order = [self._ordered(node) for node in self._order_nodes()]
+        folded = self._folds_groups()
+        order = [] if folded else [self._ordered(node) for node in self._order_nodes()]
         limit, offset = self._limits()
         self._push_down(order, limit, offset)
         if self._slimit is not None:
@@ -148,8 +125,32 @@ class _Select:
         outputs = tuple(output for _, output in selected)
         return Compiled(sql_of(query), outputs, self._filling(outputs, order))
 
-    def _expanded(self, items: list[_Item]) -> list[_Item]:
-        expanded: list[_Item] = []
+    def _folds_groups(self) -> bool:
+        """Whether the answer is one row about the values of all groups.
+
+        Raises:
+            QueryError: only some of the columns are.
+        """
+        folding = [call_name(item.node) == "histogram" for item in self._items]
+        if any(folding) and (not all(folding) or any(self._select.args.get(part) for part in ("order", "offset"))):
+            raise QueryError(
+                "Histogram makes one row of all groups; no other column, ORDER BY or OFFSET stands beside it."
+            )
+        return any(folding)
+
+    def _histogram(self, arguments: list[Expression]) -> Expression:
+        if len(arguments) != 2 or not has_aggregate(arguments[0]):
+            raise QueryError("Histogram takes a function and a number, for example Histogram(Sum(byte), 10).")
+        bins = numeric(arguments[1])
+        if bins != int(bins) or not 1 <= bins <= 250:
+            raise QueryError("Histogram takes 1 to 250 bins.")
+        found = aggregate_call("histogram", [number(int(bins))], call("toFloat64", self._value(arguments[0])))
+        bin_ = exp.Identifier(this="bin", quoted=True)
+        parts = exp.Array(expressions=[call("tupleElement", column("bin"), number(one)) for one in (1, 2, 3)])
+        return call("arrayMap", exp.Lambda(this=parts, expressions=[bin_]), found)
+
+    def _expanded(self, items: list[Item]) -> list[Item]:
+        expanded: list[Item] = []
         for item in items:
             if item.name != "*" or not isinstance(item.node, exp.Star):
                 expanded.append(item)
@@ -158,7 +159,7 @@ class _Select:
                 raise QueryError("SELECT * is for logs; name the tags and metrics of a table of meters.")
             names = [entry.name for entry in self._catalogue.tags.values() if entry.listed]
             names += [name for name in self._catalogue.metrics if name not in names and name != "row"]
-            expanded += [_Item(name, name, exp.column(name, quoted=True)) for name in names]
+            expanded += [Item(name, name, exp.column(name, quoted=True)) for name in names]
         if len(expanded) > _MAX_COLUMNS:
             raise QueryError(f"The query asks for {len(expanded)} columns, at most {_MAX_COLUMNS} are answered.")
         return expanded
@@ -174,7 +175,7 @@ class _Select:
 
     def _group(self, node: Expression) -> None:
         node = self._followed(node)
-        if _has_aggregate(node):
+        if has_aggregate(node):
             raise QueryError("GROUP BY cannot contain an aggregate function.")
         self._tag_value(node, declare=True)
 
@@ -191,15 +192,17 @@ class _Select:
                     return item.node
         return node
 
-    def _column(self, item: _Item) -> list[tuple[Expression, Output]]:
+    def _column(self, item: Item) -> list[tuple[Expression, Output]]:
         if call_name(item.node) == "topk":
             return self._top_k(item)
-        if _has_aggregate(item.node):
+        if call_name(item.node) == "histogram":
+            return [(self._histogram(item.node.expressions), Output(item.name, item.asked, "metrics", ""))]
+        if has_aggregate(item.node):
             return [(self._value(item.node), Output(item.name, item.asked, "metrics", "", self._unit(item.node)))]
         value, output = self._tag_value(item.node, declare=not self._plan.grouped), self._tag_output(item)
         return [(value, output)]
 
-    def _tag_output(self, item: _Item) -> Output:
+    def _tag_output(self, item: Item) -> Output:
         name = name_of(item.node)
         if name is None:
             is_time = call_name(item.node) == "time"
@@ -241,7 +244,8 @@ class _Select:
             tag = self._tag_argument(node)
             if tag.enum is None:
                 raise QueryError(f'Tag "{shown(tag.name)}" is not an enumeration.')
-            return enum_name(self._catalogue, tag.enum, self._keys(tag, declare)[0])
+            names = bit_names if tag.kind == "bit_enum" else enum_name
+            return names(self._catalogue, tag.enum, self._keys(tag, declare)[0])
         name = name_of(node)
         if name is not None and (tag_found := resolve(self._catalogue, name)):
             return tag_found.show(self._keys(tag_found, declare))
@@ -295,7 +299,7 @@ class _Select:
             return text(value) if isinstance(value, str) else number(value or 0)
         if name is not None:
             followed = self._followed(node)
-            if followed is not node and _has_aggregate(followed):
+            if followed is not node and has_aggregate(followed):
                 return self._value(followed)
             node = followed
         return self._tag_value(node, declare=False)
@@ -311,6 +315,8 @@ class _Select:
                 raise QueryError("Percentage takes two expressions, for example Percentage(Sum(error), Sum(request)).")
             ratio = arithmetic(exp.Div, self._value(arguments[0]), self._value(arguments[1]))
             return exp.Mul(this=ratio, expression=number(100))
+        if function.name == "Histogram":
+            raise QueryError("Histogram stands alone in a column.")
         if function.kind == "tag":
             return self._tag_function(function.name, arguments)
         if function.name == "Count":
@@ -363,7 +369,7 @@ class _Select:
             raise self._catalogue.missing(name)
         return tag
 
-    def _top_k(self, item: _Item) -> list[tuple[Expression, Output]]:
+    def _top_k(self, item: Item) -> list[tuple[Expression, Output]]:
         arguments = list(item.node.expressions)
         if len(arguments) < 2:
             raise QueryError("TopK takes tags and a number, for example TopK(endpoint, 10).")
@@ -449,7 +455,7 @@ class _Select:
 
     def _ordered(self, node: exp.Ordered) -> exp.Ordered:
         inner = self._followed(node.this)
-        if _has_aggregate(inner):
+        if has_aggregate(inner):
             if not self._plan.grouped:
                 raise QueryError("ORDER BY with an aggregate function needs GROUP BY or an aggregate in SELECT.")
             value = self._value(inner)

@@ -9,6 +9,7 @@ from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
 
 from deepflow.query.catalogue import SYSTEM, Catalogue, MetricEntry, TagEntry, database_of, databases, visible
+from deepflow.query.comparisons import number_filter, text_filter, wildcard
 from deepflow.query.constants import constant, numeric
 from deepflow.query.dialect import parse
 from deepflow.query.errors import QueryError, shown, unknown
@@ -17,7 +18,7 @@ from deepflow.query.filters import OPERATORS, FilterCompiler
 from deepflow.query.functions import FUNCTIONS
 from deepflow.query.result import Output, Result, answer
 from deepflow.query.source import find_table
-from deepflow.query.tags import AUTO_TYPES, number_filter, resolve, text_filter, wildcard
+from deepflow.query.tags import AUTO_TYPES, resolve
 from deepflow.schema import Schema
 
 Read = Callable[[str], pa.Table]
@@ -318,7 +319,7 @@ def _tag_values(schema: Schema, name: str, clauses: _Clauses, db: str) -> Shown:
     if entry is None:
         raise catalogue.missing(name)
     if entry.enum is not None:
-        rows = [(value, text) for value, text in schema.enums[entry.enum].items()]
+        rows = list(schema.enums[entry.enum].items())
         return clauses.page(rows, columns)
     if entry.kind == "resource" and entry.type is None:
         return Shown(columns, sql=_resource_values(entry, clauses))

@@ -45,6 +45,11 @@ class Source:
         return seconds_of(self.precision) if self.precision else 1
 
     @property
+    def rolled_up(self) -> bool:
+        """Whether its rows were made of those of a finer precision, possibly several for one slot and series."""
+        return self.precision != min(self.table.precisions, key=lambda one: seconds_of(one) if one else 0)
+
+    @property
     def layered(self) -> bool:
         """Whether counters are summed per interval before another function looks at them."""
         return self.table.kind == "metrics"

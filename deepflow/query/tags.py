@@ -4,15 +4,23 @@ Ids are grouped by and filtered by; names are looked up in the dictionaries of `
 (SmartEncoding).
 """
 
-import ipaddress
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from deepflow.query.addresses import address_text, ip_columns, mac_filter, mac_text, parse_network
 from deepflow.query.catalogue import Catalogue, TagEntry
-from deepflow.query.constants import Constant, unix_seconds
+from deepflow.query.comparisons import (
+    Filter,
+    as_number,
+    is_text,
+    micros_filter,
+    number_filter,
+    text_filter,
+    time_filter,
+)
+from deepflow.query.constants import Constant
 from deepflow.query.errors import QueryError, shown
 from deepflow.query.expressions import (
     Expression,
@@ -33,8 +41,6 @@ from deepflow.query.expressions import (
 )
 
 Show = Callable[[Sequence[Expression]], Expression]
-Filter = Callable[[str, Constant], Expression]
-"""Operator `=`, `<`, `<=`, `>`, `>=`, `like` or `regexp`, and a value → condition over stored columns."""
 ADDRESS_TYPES = (0, 255)
 """Types of auto_instance and auto_service that are shown by address: internet, and a plain address."""
 AUTO_TYPES = (1, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 101, 102, 103, 104, 105, 120, *range(130, 136))
@@ -129,7 +135,7 @@ def _stored(catalogue: Catalogue, entry: TagEntry) -> Tag:
     declared_type = entry.type or ""
     if entry.kind == "time":
         show: Show = lambda keys: call("toUnixTimestamp", keys[0])  # noqa: E731
-        return Tag(entry.name, "time", (stored,), show, _time_filter(stored), call("isNotNull", stored), unit="s")
+        return Tag(entry.name, "time", (stored,), show, time_filter(stored), call("isNotNull", stored), unit="s")
     if declared_type.startswith("DateTime64"):
         micros: Show = lambda keys: call("toUnixTimestamp64Micro", keys[0])  # noqa: E731
         return Tag(
@@ -137,11 +143,24 @@ def _stored(catalogue: Catalogue, entry: TagEntry) -> Tag:
             entry.kind,
             (stored,),
             micros,
-            _micros_filter(entry.name, stored),
+            micros_filter(entry.name, stored),
             call("isNotNull", stored),
             unit="us",
         )
-    if entry.enum is not None:
+    if entry.kind == "mac":
+        whole = declared_type == "UInt64"
+        macs: Show = lambda keys: mac_text(keys[0], whole)  # noqa: E731
+        return Tag(
+            entry.name,
+            "mac",
+            (stored,),
+            macs,
+            mac_filter(entry.name, stored, whole),
+            _exists(stored, declared_type),
+        )
+    if entry.enum is not None and entry.kind == "bit_enum":
+        condition = bits_filter(catalogue, entry.enum, stored)
+    elif entry.enum is not None:
         condition = enum_filter(catalogue, entry.enum, stored)
     elif is_text(declared_type):
         condition = text_filter(stored)
@@ -205,8 +224,9 @@ def _auto(catalogue: Catalogue, entry: TagEntry) -> Tag:
     suffix = _suffix(entry)
     kind, identity = column(f"{entry.base}_type{suffix}"), column(f"{entry.base}_id{suffix}")
     by_address = is_in(kind, [number(one) for one in ADDRESS_TYPES])
-    address = either(by_address, _address(suffix), call("toIPv6", text("::")))
-    ip = _ip_filter(suffix)
+    stored = ip_columns("ip", suffix)
+    address = either(by_address, stored.value, call("toIPv6", text("::")))
+    ip = stored.filter
 
     def condition(operator: str, value: Constant) -> Expression:
         device = call("tuple", call("toUInt64", kind), call("toUInt64", identity))
@@ -218,7 +238,7 @@ def _auto(catalogue: Catalogue, entry: TagEntry) -> Tag:
     def show(keys: Sequence[Expression]) -> Expression:
         shown_by_address = is_in(keys[0], [number(one) for one in ADDRESS_TYPES])
         return either(
-            shown_by_address, _address_text(keys[2]), _dict_get("device_map", "name", _device(keys[0], keys[1]))
+            shown_by_address, address_text(keys[2]), _dict_get("device_map", "name", _device(keys[0], keys[1]))
         )
 
     def icon(keys: Sequence[Expression]) -> Expression:
@@ -236,56 +256,15 @@ def _auto(catalogue: Catalogue, entry: TagEntry) -> Tag:
 
 
 def _ip(catalogue: Catalogue, entry: TagEntry) -> Tag:
-    suffix = _suffix(entry)
-    address = _address(suffix)
-    show: Show = lambda keys: _address_text(keys[0])  # noqa: E731
-    exists = negated(is_in(address, [call("toIPv6", text("::")), call("toIPv6", text("::ffff:0.0.0.0"))]))
-    return Tag(entry.name, "ip", (address,), show, _ip_filter(suffix), exists)
+    stored = ip_columns(entry.base, _suffix(entry))
+    optional = entry.base != "ip"
 
+    def show(keys: Sequence[Expression]) -> Expression:
+        address = address_text(keys[0])
+        unspecified = is_in(address, [text("::"), text("0.0.0.0")])
+        return either(unspecified, text(""), address) if optional else address
 
-def _address(suffix: str) -> Expression:
-    """Both families as one key: IPv4 is `::ffff:a.b.c.d`."""
-    valid4 = compare("=", column("is_ipv4"), number(1))
-    return either(valid4, call("toIPv6", column(f"ip4{suffix}")), column(f"ip6{suffix}"))
-
-
-def _address_text(address: Expression) -> Expression:
-    return call("replaceRegexpOne", call("toString", address), text("^::ffff:"), text(""))
-
-
-def parse_network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """An address or `address/bits`; None when the text is neither."""
-    try:
-        return ipaddress.ip_network(value, strict=False) if "%" not in value else None
-    except ValueError:
-        return None
-
-
-def _ip_filter(suffix: str) -> Filter:
-    def condition(operator: str, value: Constant) -> Expression:
-        if operator in {"like", "regexp"}:
-            return text_filter(_address_text(_address(suffix)))(operator, value)
-        network = parse_network(str(value))
-        if network is None:
-            raise QueryError(f'"{shown(str(value))}" is not an IP address.')
-        low, high = str(network.network_address), str(network.broadcast_address)
-        family, name = ("1", "ip4") if network.version == 4 else ("0", "ip6")
-        stored = column(f"{name}{suffix}")
-        convert = "toIPv4" if network.version == 4 else "toIPv6"
-        same_family = compare("=", column("is_ipv4"), exp.Literal.number(family))
-        if operator != "=":
-            return all_of([same_family, compare(operator, stored, call(convert, text(low)))])
-        if low == high:
-            return all_of([same_family, compare("=", stored, call(convert, text(low)))])
-        return all_of(
-            [
-                same_family,
-                compare(">=", stored, call(convert, text(low))),
-                compare("<=", stored, call(convert, text(high))),
-            ]
-        )
-
-    return condition
+    return Tag(entry.name, "ip", (stored.value,), show, stored.filter, stored.exists)
 
 
 def _map(catalogue: Catalogue, entry: TagEntry, name: str) -> Tag:
@@ -324,89 +303,6 @@ def _named_devices(operator: str, value: Constant) -> exp.Select:
         .from_(table("flow_tag", "device_map"))
         .where(all_of([text_filter(column("name"))(operator, value), kinds]))
     )
-
-
-def is_text(clickhouse_type: str) -> bool:
-    """Whether a column of this type holds text."""
-    return clickhouse_type.replace("Nullable(", "").replace("LowCardinality(", "").startswith("String")
-
-
-def wildcard(pattern: str) -> str:
-    """A LIKE pattern: `*` is any text, as `%` is."""
-    return pattern.replace("*", "%")
-
-
-def text_filter(value: Expression) -> Filter:
-    """Filter over a string expression; LIKE ignores case as in DeepFlow."""
-
-    def condition(operator: str, wanted: Constant) -> Expression:
-        literal = text(str(wanted) if wanted is not None else "")
-        if operator == "like":
-            return exp.ILike(this=value.copy(), expression=text(wildcard(str(wanted))))
-        if operator == "regexp":
-            return call("match", value, text(_pattern(str(wanted))))
-        return compare(operator, value, literal)
-
-    return condition
-
-
-_UNSUPPORTED_IN_RE2 = re.compile(r"\(\?(=|!|<=|<!|P=)|\\[1-9]")
-
-
-def _pattern(pattern: str) -> str:
-    if "\0" in pattern or _UNSUPPORTED_IN_RE2.search(pattern):
-        raise QueryError(
-            f'The pattern "{shown(pattern)}" is not a regular expression of RE2 (no look-around, no back reference).'
-        )
-    return pattern
-
-
-def number_filter(name: str, value: Expression) -> Filter:
-    """Filter over a number; a quoted number is accepted."""
-
-    def condition(operator: str, wanted: Constant) -> Expression:
-        if operator in {"like", "regexp"}:
-            return text_filter(call("toString", value))(operator, wanted)
-        return compare(operator, value, number(as_number(name, wanted)))
-
-    return condition
-
-
-def as_number(name: str, wanted: Constant) -> int | float:
-    """The value as a number.
-
-    Raises:
-        QueryError: it is not one.
-    """
-    if isinstance(wanted, str):
-        try:
-            return int(wanted) if len(wanted) <= 30 else float("nan") // 0
-        except (ValueError, ZeroDivisionError):
-            raise QueryError(f'"{name}" is a number, "{shown(wanted)}" is not.') from None
-    if wanted is None:
-        raise QueryError(f'"{name}" cannot be compared with NULL; use exist({name}).')
-    return wanted
-
-
-def _time_filter(stored: Expression) -> Filter:
-    def condition(operator: str, wanted: Constant) -> Expression:
-        if operator in {"like", "regexp"}:
-            raise QueryError("time is compared with =, <, <=, > and >=.")
-        return compare(operator, stored, number(unix_seconds(wanted)))
-
-    return condition
-
-
-def _micros_filter(name: str, stored: Expression) -> Filter:
-    def condition(operator: str, wanted: Constant) -> Expression:
-        if operator in {"like", "regexp"}:
-            raise QueryError(f"{name} is compared with =, <, <=, > and >=.")
-        value = int(as_number(name, wanted))
-        if not 0 <= value < 2**53:
-            raise QueryError(f"{name} is a time in microseconds since 1970.")
-        return compare(operator, stored, call("fromUnixTimestamp64Micro", call("toInt64", number(value)), text("UTC")))
-
-    return condition
 
 
 def enum_names(catalogue: Catalogue, enum: str) -> dict[int | str, str]:
@@ -452,6 +348,31 @@ def enum_name(catalogue: Catalogue, enum: str, value: Expression) -> Expression:
         return call("dictGetOrDefault", text("flow_tag.int_enum_map"), text("name_en"), key, call("toString", value))
     key = call("tuple", text(enum), call("toString", value))
     return call("dictGetOrDefault", text("flow_tag.string_enum_map"), text("name_en"), key, call("toString", value))
+
+
+def bits_filter(catalogue: Catalogue, enum: str, stored: Expression) -> Filter:
+    """Filter over a set of bits: by number, or `=` with names (`SYN`, `SYN|ACK`) that must all be set."""
+    bits = {name.lower(): int(value) for value, name in enum_names(catalogue, enum).items()}
+
+    def condition(operator: str, wanted: Constant) -> Expression:
+        if operator in {"like", "regexp"}:
+            return text_filter(bit_names(catalogue, enum, stored))(operator, wanted)
+        if not isinstance(wanted, str) or _is_integer(wanted):
+            return compare(operator, stored, number(as_number(enum, wanted)))
+        names = [name.strip().lower() for name in wanted.split("|")]
+        if operator != "=" or any(name not in bits for name in names):
+            raise QueryError(f'"{shown(wanted)}" is no set of {enum}; compare with = and {", ".join(sorted(bits))}.')
+        mask = number(sum(1 << bits[name] for name in set(names)))
+        return compare("=", call("bitAnd", stored, mask), mask)
+
+    return condition
+
+
+def bit_names(catalogue: Catalogue, enum: str, value: Expression) -> Expression:
+    """The names of the bits that are set, `SYN|ACK`."""
+    bit = exp.Identifier(this="bit", quoted=True)
+    named = exp.Lambda(this=enum_name(catalogue, enum, column("bit")), expressions=[bit])
+    return call("arrayStringConcat", call("arrayMap", named, call("bitPositionsToArray", value)), text("|"))
 
 
 def signature(tag: Tag) -> tuple[str, ...]:

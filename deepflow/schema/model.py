@@ -45,6 +45,19 @@ class Column:
         return self.source in {"core", "wire"}
 
     @property
+    def merge(self) -> str:
+        """How rows of a table of meters that differ in this column alone become one row.
+
+        `group`: they do not. `sum`, `max`: the values are added, the largest stays. `peak`: the values of one second
+        are added, then the largest second stays (a gauge: what is open in two seconds is one flow).
+        """
+        if self.kind == "gauge":
+            return "peak"
+        if self.name.endswith("_max") or self.kind == "bounded_gauge":
+            return "max"
+        return "sum" if self.role == "metric" or self.name.endswith(("_sum", "_count")) else "group"
+
+    @property
     def arrow_type(self) -> pa.DataType:
         """Arrow type of the column in a batch."""
         return arrow_type(self.type)

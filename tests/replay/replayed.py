@@ -1,4 +1,4 @@
-"""The rows of `deepflow replay FILE --table l7_flow_log`."""
+"""The rows of `deepflow replay FILE --table TABLE`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from deepflow import _core
 from deepflow.agent.settings import AgentSettings
 
 
-def replayed(path: Path, settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def replayed(path: Path, settings: dict[str, Any] | None = None, table: str = "l7_flow_log") -> list[dict[str, Any]]:
     """Rows in the order of their first message; times in µs since the epoch."""
     config = json.loads(AgentSettings().capture_config()) | (settings or {})
     rows: list[dict[str, Any]] = []
-    for table, _, stream in _core.replay(str(path), json.dumps(config)):
-        if table == "l7_flow_log":
+    for name, _, stream in _core.replay(str(path), json.dumps(config)):
+        if name == table:
             for batch in pa.ipc.open_stream(stream):
                 names = batch.schema.names
                 columns = [
@@ -27,4 +27,5 @@ def replayed(path: Path, settings: dict[str, Any] | None = None) -> list[dict[st
                     for column in batch.columns
                 ]
                 rows.extend(pa.RecordBatch.from_arrays(columns, names=names).to_pylist())
-    return sorted(rows, key=lambda row: (row["start_time"], row["syscall_cap_seq_0"] or row["syscall_cap_seq_1"]))
+    number = "syscall_cap_seq_{}"
+    return sorted(rows, key=lambda row: (row["start_time"], row.get(number.format(0)) or row.get(number.format(1))))

@@ -90,7 +90,8 @@ def test_fields_agree(file: Path) -> None:
     missing = [protocol for protocol in family.protocols if protocol not in REGISTRY]
     if len(missing) == len(family.protocols):
         pytest.skip(f"{folder}: the registry has no protocol {missing[0]} yet")
-    found, others = [], []
+    found: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for row in replayed(file.with_name(f"{CAPTURES.get(stem, stem)}.pcap"), family.settings):
         (found if row["l7_protocol"] in family.protocols else others).append(row)
     entries: dict[str, Any] = {}

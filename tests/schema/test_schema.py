@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from sqlglot import exp, parse_one
 
 from deepflow import _core
 from deepflow.schema import SchemaError, load
@@ -36,6 +37,72 @@ def test_sides_become_two_columns_and_tags() -> None:
 def test_every_protocol_of_the_core_has_its_name() -> None:
     known = {entry["id"]: entry["name"] for entry in json.loads(_core.protocols())}
     assert load().enums["l7_protocol"] == {0: "N/A"} | known
+
+
+def test_what_a_roll_up_does_with_each_column() -> None:
+    table = load().tables["flow_metrics.network"]
+    rules = {
+        rule: {column.base for column in table.stored_columns() if column.merge == rule}
+        for rule in ("group", "sum", "max", "peak")
+    }
+    assert rules["peak"] == {"flow_load"}
+    assert rules["max"] == {
+        "direction_score",
+        *(f"{name}_max" for name in ("rtt", "rtt_client", "rtt_server", "srt", "art", "cit", "rrt")),
+    }
+    assert {"byte_tx", "new_flow", "rtt_sum", "rtt_count", "syn_count", "l7_timeout"} <= rules["sum"]
+    assert {"time", "ip4", "role", "protocol", "server_port", "gprocess_id", "observation_point", "agent_id"} <= rules[
+        "group"
+    ]
+    assert not {column.base for column in table.columns if column.role == "tag"} - rules["group"]
+
+
+def test_meters_of_one_end_and_of_a_pair_are_the_same() -> None:
+    tables = load().tables
+    for one, pair in (("network", "network_map"), ("application", "application_map")):
+        found = [
+            (
+                {(c.name, c.type, c.kind, c.unit) for c in table.columns if c.merge != "group"},
+                {m.name for m in table.metrics},
+            )
+            for table in (tables[f"flow_metrics.{one}"], tables[f"flow_metrics.{pair}"])
+        ]
+        assert found[0] == found[1]
+
+
+def test_resource_tags_of_both_logs_are_the_same() -> None:
+    """What names a resource grows in all tables together."""
+    tables = load().tables
+    tags = [
+        {(c.name, c.type) for c in tables[f"flow_log.{name}"].columns if c.source == "ingest"}
+        for name in ("l4_flow_log", "l7_flow_log")
+    ]
+    assert tags[0] == tags[1]
+    bases = [
+        {c.base for c in table.columns if c.source == "ingest"}
+        for table in tables.values()
+        if table.kind != "internal" and table.database.startswith("flow_")
+    ]
+    assert all(one == bases[0] for one in bases)
+
+
+@pytest.mark.parametrize("name", sorted(load().tables))
+def test_expressions_read_columns_of_their_table(name: str) -> None:
+    table = load().tables[name]
+    known = set(table.column) | {metric.name for metric in table.metrics if metric.expr}
+    for entry in (*table.tags, *table.metrics):
+        for column in parse_one(entry.expr or "1", dialect="clickhouse").find_all(exp.Column):
+            assert column.name in known, f"{entry.name} reads {column.name}"
+
+
+def test_every_close_type_of_a_metric_has_a_name() -> None:
+    schema = load()
+    named = set(schema.enums["close_type"])
+    for metric in schema.tables["flow_log.l4_flow_log"].metrics:
+        tree = parse_one(metric.expr or "1", dialect="clickhouse")
+        compared = [node for node in tree.find_all(exp.EQ, exp.In) if node.this.name == "close_type"]
+        numbers = {int(value.name) for node in compared for value in node.find_all(exp.Literal)}
+        assert numbers <= named
 
 
 def test_wire_schema_has_sent_columns_in_order_with_their_arrow_types() -> None:

@@ -2,12 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
+use super::cgroup::Tree;
 use super::clock::{WallClock, boot_ns};
 use super::record::{self, KernelCounters};
 use super::rings::{CHUNK, Rings};
@@ -259,20 +259,10 @@ pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Res
     Ok(bpf)
 }
 
-/// Where the cgroup v2 tree is mounted.
-fn cgroup2() -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| path.to_owned())
-    })
-}
-
 /// Attaches the programs that see who sent a datagram.
-fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
-    let root = cgroup2().ok_or("no cgroup2 tree is mounted")?;
-    let cgroup = File::open(&root).map_err(|error| format!("{root}: {error}"))?;
+fn datagram_peers(bpf: &mut Ebpf) -> Result<Tree, String> {
+    let tree = Tree::find()?;
+    let cgroup = tree.open()?;
     for name in ["recvmsg4", "recvmsg6"] {
         let program: &mut CgroupSockAddr = bpf
             .program_mut(name)
@@ -283,7 +273,7 @@ fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
         // A link allows other programs beside it, and takes no flag that says so.
         program.attach(&cgroup, CgroupAttachMode::Single).map_err(|error| reason(&error))?;
     }
-    Ok(root)
+    Ok(tree)
 }
 
 fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(bpf: &mut Ebpf, name: &str) -> Result<T, CaptureError> {
@@ -415,9 +405,10 @@ impl Capture {
         });
         if hook == Hook::SockLength {
             reports.push(match datagram_peers(&mut bpf) {
-                Ok(root) => {
-                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {root}");
-                    report("peer of datagrams on unconnected sockets", &chosen, String::new())
+                Ok(tree) => {
+                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {}", tree.path);
+                    let lost = tree.lost().unwrap_or_default().to_owned();
+                    report("peer of datagrams on unconnected sockets", &chosen, lost)
                 }
                 Err(why) => report(
                     "peer of datagrams on unconnected sockets",

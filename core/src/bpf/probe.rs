@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::capture::{CaptureConfig, Hook, load_processes, load_sockets, reason, tracepoint};
 use super::object;
+use super::sockopt::OptionTracing;
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +178,11 @@ pub fn probe() -> Vec<ProbeLine> {
         load_processes(btf).map(|_| "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit".to_owned())
     });
     lines.push(line("processes", processes, "processes that live shorter than a scan of /proc"));
+    let options = OptionTracing::attached(0).map(|(_, tree)| match tree.lost() {
+        Some(lost) => format!("sockops on {}, without {lost}", tree.path),
+        None => format!("sockops on {}", tree.path),
+    });
+    lines.push(line("TCP option tracing", options, "TCP options with the sender, when they are asked for"));
     let empty = || EbpfLoader::new().load(object::PROBE).map_err(|error| reason(&error));
     let fentry = with_btf(&|btf| fentry(&mut empty()?, btf).map_err(|error| reason(&error)));
     lines.push(line("fentry", fentry, "hooks on kernel functions; nothing uses them yet"));

@@ -136,11 +136,11 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
             let local = Endpoint { ip: address(header.family, record.local), port: record.local_port };
             let remote = Endpoint { ip: address(header.family, record.remote), port: record.remote_port };
             let task = Task { pid: header.pid, tid: header.tid, comm: header.comm };
-            let (socket, netns) = (record.socket, header.netns);
+            let (source, socket, netns) = (Source::Socket, record.socket, header.netns);
             match header.kind {
                 DATA => sink.segment(&Segment {
                     time_us,
-                    source: Source::Socket,
+                    source,
                     socket,
                     direction: if header.direction == 0 { Direction::Egress } else { Direction::Ingress },
                     protocol: header.protocol,
@@ -152,7 +152,7 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
                     length: record.length,
                     payload,
                 }),
-                CONNECT => sink.socket(&SocketChange::Connect { time_us, socket, netns, local, remote, task }),
+                CONNECT => sink.socket(&SocketChange::Connect { time_us, source, socket, netns, local, remote, task }),
                 _ => sink.socket(&SocketChange::Close { time_us, socket }),
             }
         }

@@ -9,9 +9,9 @@ use crate::causality::{Brought, Causality, NONE};
 use crate::connection::{Connection, Flow, is_client, other};
 use crate::event::{Direction, Source, Task};
 use crate::meter::{Meter, Tally};
-use crate::peers::Process;
+use crate::peers::{Process, SharedPeers, locked};
 use crate::protocols::{Kind, Message, Pairing, Role, Status};
-use crate::session::{Half, MAX_WAITING, Order, RowType, Session};
+use crate::session::{Half, MAX_WAITING, Order, RowType, Session, exchange};
 use crate::stream::{Report, Seen};
 
 /// Most rows that wait for a drain.
@@ -66,10 +66,20 @@ pub struct Ledger {
     pub throttle: u32,
     throttle_second: u64,
     rows_this_second: u32,
+    /// What was counted on flows of packets since the flow table asked.
+    pub counted: Vec<Counted>,
+    peers: SharedPeers,
+}
+
+/// Something that was counted on a flow of packets.
+#[derive(Debug)]
+pub struct Counted {
+    pub flow: Arc<Flow>,
+    pub tally: Tally,
 }
 
 impl Ledger {
-    pub fn new(config: &EngineConfig) -> Self {
+    pub fn new(config: &EngineConfig, peers: SharedPeers) -> Self {
         Self {
             order: Order::new(config.session_aggregate_max_entries),
             causality: Causality::new(!config.syscall_trace_id_disabled),
@@ -82,6 +92,8 @@ impl Ledger {
             throttle: config.l7_throttle,
             throttle_second: 0,
             rows_this_second: 0,
+            counted: Vec::new(),
+            peers,
         }
     }
 
@@ -249,8 +261,8 @@ impl Ledger {
             Some(request) => {
                 self.order.live -= 1;
                 self.counters.sessions_paired += 1;
-                let local = Process::from(&request.task);
-                self.meter.add(flow, local, &request.message, half.origin.time_us, &tally);
+                self.measure(flow, &request, half.origin.time_us, tally);
+                self.join(flow, &request, &half);
                 self.emit(flow, RowType::Session, status, (Some(request), Some(half)), "");
             }
             None => {
@@ -262,7 +274,30 @@ impl Ledger {
     }
 
     fn count(&mut self, flow: &Arc<Flow>, half: &Half, tally: Tally) {
-        self.meter.add(flow, Process::from(&half.task), &half.message, half.origin.time_us, &tally);
+        self.measure(flow, half, half.origin.time_us, tally);
+    }
+
+    /// Adds to the meters of the second; `about`: the half that says what it is about.
+    fn measure(&mut self, flow: &Arc<Flow>, about: &Half, time_us: u64, tally: Tally) {
+        self.meter.add(flow, Process::from(&about.task), &about.message, time_us, &tally);
+        if flow.source.is_packet() {
+            if !about.message.request_domain.is_empty() {
+                flow.domain.get_or_init(|| about.message.request_domain.as_str().into());
+            }
+            self.counted.push(Counted { flow: Arc::clone(flow), tally });
+        }
+    }
+
+    /// Leaves the name of this end where sightings behind an address translation find it.
+    fn join(&self, flow: &Flow, request: &Half, response: &Half) {
+        let side = usize::from(!is_client(flow.local_role));
+        let known = flow.processes[1 - side].get().is_some();
+        if flow.source == Source::Socket
+            && !known
+            && let Some(exchange) = exchange(request, response)
+        {
+            locked(&self.peers).joined.note(exchange, side, Process::from(&request.task), self.now_us);
+        }
     }
 
     /// A request that was taken out of the waiting ones without a response.
@@ -287,8 +322,8 @@ impl Ledger {
         let mut status = own_error(&request).unwrap_or(Status::Unknown);
         if why == Unanswered::TimedOut {
             status = Status::Timeout;
-            let local = Process::from(&request.task);
-            self.meter.add(flow, local, &request.message, self.now_us, &Tally::timeout());
+            let now_us = self.now_us;
+            self.measure(flow, &request, now_us, Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, (Some(request), None), why.reason());
     }

@@ -1,12 +1,12 @@
 //! Sessions and closed seconds as rows of the tables.
 
-use std::net::IpAddr;
-
 use arrow_schema::ArrowError;
 
+use crate::batch::{Batch, RowNumbers, ip4, ip6, push_batch};
 use crate::connection::{Flow, is_client};
-use crate::event::Source;
-use crate::meter::{Closed, EndKey, PairKey};
+use crate::event::{Place, Source};
+use crate::joined::Exchange;
+use crate::meter::{Closed, EndKey, Pair, PairKey};
 use crate::peers::{Peers, Process, comm_text};
 use crate::protocols::{Kind, by_id};
 use crate::rows::{
@@ -14,53 +14,56 @@ use crate::rows::{
 };
 use crate::session::Session;
 
+/// `capture_network_type_id`: everything that an agent sees is one network.
+pub const VIRTUAL_NETWORK: u8 = 3;
 /// Most rows of one batch.
 const BATCH_ROWS: usize = 65_536;
-/// Numbers in the row id: agent (10 bits), counter (22 bits).
-const AGENT_MASK: u64 = 0x3ff;
-const COUNTER_MASK: u32 = 0x3f_ffff;
-
-/// A table's name, number of rows and Arrow IPC stream.
-pub type Batch = (&'static str, usize, Vec<u8>);
-
 /// Tables that the engine fills.
-pub const TABLES: &[&str] = &["l7_flow_log", "application.1s", "application_map.1s"];
+pub const TABLES: &[&str] =
+    &["l7_flow_log", "application.1s", "application_map.1s", "l4_flow_log", "network.1s", "network_map.1s"];
 
-/// The other end's process: as it is known now, else as it was found before.
-pub fn peer(flow: &Flow, peers: &Peers) -> Process {
-    if flow.source == Source::Packet {
-        return Process::default();
-    }
-    let (local, remote) = flow.ends();
-    match peers.peer(flow.protocol, flow.netns, local, remote) {
-        Some(process) => {
-            // Set once: rows that end after the socket is forgotten still name it.
-            let _ = flow.peer.set(process);
-            process
+/// Client and server of a connection: who used its socket, who is found by address, who by the numbers of an exchange.
+pub fn processes(flow: &Flow, local: Process, exchange: Option<Exchange>, peers: &Peers) -> Pair {
+    let ends = [flow.client, flow.server];
+    let mut found = [Process::default(); 2];
+    for (side, process) in found.iter_mut().enumerate() {
+        let (near, far) = (ends[side], ends[1 - side]);
+        if flow.source == Source::Socket && is_client(flow.local_role) == (side == 0) {
+            *process = local;
+            continue;
         }
-        None => flow.peer.get().copied().unwrap_or_default(),
+        let by_address = match flow.source {
+            Source::Socket => peers.peer(flow.protocol, flow.netns, far, near),
+            Source::Packet(_) => peers.owner(flow.protocol, flow.netns, near, far),
+        };
+        let known = by_address.or_else(|| peers.joined.find(exchange?, side));
+        if let Some(known) = known {
+            // Set once: rows that end after the socket is forgotten still name it.
+            let _ = flow.processes[side].set(known);
+        }
+        *process = known.or_else(|| flow.processes[side].get().copied()).unwrap_or_default();
+    }
+    found
+}
+
+/// Where packets were seen; of sockets nothing.
+fn place(source: Source) -> Place {
+    match source {
+        Source::Packet(place) => place,
+        Source::Socket => Place::default(),
     }
 }
 
-fn ip4(ip: IpAddr) -> u32 {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip),
-        IpAddr::V6(_) => 0,
-    }
+/// `capture_nic_type`: a local interface, or eBPF.
+fn capture_nic_type(source: Source) -> u8 {
+    if source.is_packet() { 0 } else { 7 }
 }
 
-fn ip6(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(_) => [0; 16],
-        IpAddr::V6(ip) => ip.octets(),
-    }
-}
-
-fn observation_point(packet: bool, client: bool) -> &'static str {
-    match (packet, client) {
-        (true, _) => "rest",
-        (false, true) => "c-p",
-        (false, false) => "s-p",
+fn observation_point(source: Source, client: bool) -> &'static str {
+    match (source, client) {
+        (Source::Packet(place), _) => place.point.name(),
+        (Source::Socket, true) => "c-p",
+        (Source::Socket, false) => "s-p",
     }
 }
 
@@ -69,39 +72,22 @@ fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
     if text.is_empty() { other } else { text }
 }
 
-fn signal_source(packet: bool) -> u16 {
-    if packet { 0 } else { 3 }
+fn signal_source(source: Source) -> u16 {
+    if source.is_packet() { 0 } else { 3 }
 }
 
 /// Gives row ids and turns sessions and seconds into batches.
 pub struct Output {
     pub agent_id: u16,
-    counter: u32,
+    numbers: RowNumbers,
     rows: L7FlowLogRows,
     batches: Vec<Batch>,
     pub unencodable: u64,
 }
 
-fn push_batch(batches: &mut Vec<Batch>, table: &'static str, rows: usize, batch: Result<Vec<u8>, ArrowError>) -> u64 {
-    match batch {
-        Ok(bytes) => {
-            batches.push((table, rows, bytes));
-            0
-        }
-        Err(_) => rows as u64,
-    }
-}
-
 impl Output {
-    /// `counter`: where the row numbers begin, so that a restart within one second does not repeat them.
-    pub fn new(agent_id: u16, counter: u32) -> Self {
-        let counter = counter & COUNTER_MASK;
-        Self { agent_id, counter, rows: L7FlowLogRows::default(), batches: Vec::new(), unencodable: 0 }
-    }
-
-    fn row_id(&mut self, end_us: u64) -> u64 {
-        self.counter = (self.counter + 1) & COUNTER_MASK;
-        (end_us / 1_000_000) << 32 | (u64::from(self.agent_id) & AGENT_MASK) << 22 | u64::from(self.counter)
+    pub fn new(agent_id: u16, numbers: RowNumbers) -> Self {
+        Self { agent_id, numbers, rows: L7FlowLogRows::default(), batches: Vec::new(), unencodable: 0 }
     }
 
     /// Batches made since the last call.
@@ -135,8 +121,8 @@ impl Output {
 
     fn row(&mut self, session: &Session, peers: &Peers) -> Result<(), ArrowError> {
         let flow = &session.flow;
-        let packet = flow.source == Source::Packet;
         let client_local = is_client(flow.local_role);
+        let place = place(flow.source);
         let (request, response) = (session.request.as_ref(), session.response.as_ref());
         // A text of the request, else of the response; and the other way round.
         let (start_us, end_us) = session.times();
@@ -148,9 +134,8 @@ impl Output {
         let l7_protocol = flow.l7_protocol(if first.l7_protocol == 0 { answered } else { first });
 
         let local_task = request.or(response).map(|half| half.task).unwrap_or_default();
-        let local = peers.named(Process::from(&local_task));
-        let remote = peers.named(peer(flow, peers));
-        let (client, server) = if client_local { (local, remote) } else { (remote, local) };
+        let [client, server] =
+            processes(flow, Process::from(&local_task), session.exchange(), peers).map(|process| peers.named(process));
 
         let pushed = asked.is_reversed && asked.kind == Kind::Session;
         let attributes = || asked.attributes.iter().chain(&answered.attributes);
@@ -162,7 +147,7 @@ impl Output {
         }
         let row = L7FlowLogRow {
             time: (end_us / 1_000_000) as u32,
-            _id: self.row_id(end_us),
+            _id: self.numbers.next(self.agent_id, end_us),
             flow_id: flow.id,
             start_time: start_us as i64,
             end_time: end_us as i64,
@@ -207,13 +192,13 @@ impl Output {
             process_id_1: server.pid as i32,
             process_kname_0: comm_text(&client.comm),
             process_kname_1: comm_text(&server.comm),
-            signal_source: signal_source(packet),
-            capture_network_type_id: 0,
+            signal_source: signal_source(flow.source),
+            capture_network_type_id: VIRTUAL_NETWORK,
             nat_source: 0,
-            tunnel_type: 0,
-            capture_nic_type: 0,
-            capture_nic: 0,
-            observation_point: observation_point(packet, client_local),
+            tunnel_type: place.tunnel,
+            capture_nic_type: capture_nic_type(flow.source),
+            capture_nic: place.nic,
+            observation_point: observation_point(flow.source, client_local),
             agent_id: self.agent_id,
             response_duration: end_us - start_us,
             // What a server sends unasked is a response by its direction.
@@ -267,8 +252,8 @@ impl Output {
             server_port: key.server_port,
             l7_protocol: key.l7_protocol,
             endpoint: &key.endpoint,
-            signal_source: signal_source(key.packet),
-            observation_point: observation_point(key.packet, key.role == 0),
+            signal_source: signal_source(key.source),
+            observation_point: observation_point(key.source, key.role == 0),
             agent_id: self.agent_id,
             request: tally.request,
             response: tally.response,
@@ -297,8 +282,12 @@ impl Output {
             server_port: key.server_port,
             l7_protocol: key.l7_protocol,
             endpoint: &key.endpoint,
-            signal_source: signal_source(key.packet),
-            observation_point: observation_point(key.packet, key.local_role == 0),
+            tunnel_type: place(key.source).tunnel,
+            nat_source: 0,
+            capture_nic_type: capture_nic_type(key.source),
+            capture_nic: place(key.source).nic,
+            signal_source: signal_source(key.source),
+            observation_point: observation_point(key.source, key.local_role == 0),
             agent_id: self.agent_id,
             request: tally.request,
             response: tally.response,

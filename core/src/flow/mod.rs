@@ -1,5 +1,12 @@
 //! Flows: what the packets between two ports tell about the connection and about the network under it.
 
+pub mod meter;
 pub mod perf;
+pub mod record;
+pub mod report;
+mod seconds;
+pub mod seen;
 pub mod sent;
 pub mod state;
+pub mod table;
+mod wheel;

@@ -96,7 +96,7 @@ impl Report {
     }
 
     /// Client and server were the other way round. What was an answer is the client's next request then.
-    fn swap(&mut self) {
+    pub fn swap(&mut self) {
         std::mem::swap(&mut self.srt, &mut self.srt_client);
         std::mem::swap(&mut self.art, &mut self.cit);
         self.retrans.swap(0, 1);
@@ -171,6 +171,8 @@ pub struct Perf {
     handshake: Handshake,
     sides: [Side; 2],
     tls: Tls,
+    /// Numbers of the last keep-alive: sequence, acknowledgement.
+    keepalive: Option<(u32, u32)>,
     /// Boxed: a silent flow has none.
     report: Option<Box<Report>>,
 }
@@ -198,6 +200,7 @@ impl Perf {
             },
             sides: [Side::new(), Side::new()],
             tls: Tls { hello_us: NEVER, server_hello: false, changed: [false; 2] },
+            keepalive: None,
             report: None,
         }
     }
@@ -205,6 +208,11 @@ impl Perf {
     /// What was measured since the last call; the next report begins empty.
     pub fn take(&mut self) -> Report {
         self.report.take().map(|report| *report).unwrap_or_default()
+    }
+
+    /// Sequence and acknowledgement number of the last keep-alive.
+    pub fn keepalive(&self) -> Option<(u32, u32)> {
+        self.keepalive
     }
 
     /// Client and server were the other way round.
@@ -253,6 +261,7 @@ impl Perf {
         } else {
             // Keep-alive (RFC 9293, 3.8.4), or a probe of a closed window: the byte before the next, or none.
             if packet.length <= 1 && !fin && self.sides[side].sent.next() == Some(seq.wrapping_add(1)) {
+                self.keepalive = Some((seq, tcp.ack));
                 return;
             }
             self.answer_of_handshake(time_us, side, packet);

@@ -51,6 +51,8 @@ pub enum Other {
     Protocol,
     /// The headers are cut or contradict themselves.
     Malformed,
+    /// A later fragment around a tunnel: the inner packet was given whole with the first one.
+    Continued,
 }
 
 /// Header of the link layer; zeros where the link type has none.
@@ -142,7 +144,8 @@ pub struct Packet<'a> {
     /// Identification of IPv4, 0 for IPv6.
     pub ip_id: u16,
     pub ttl: u8,
-    /// A fragment after the first: no ports, no payload.
+    /// A fragment after the first: no payload. `Decoder` gives it the ports of the first one, and if it is TCP and in
+    /// order its `tcp.seq` and `length`; otherwise ports or `length` are 0.
     pub later_fragment: bool,
     /// Bytes of the IP packet on the wire behind its header, that is l3_byte of the flow.
     pub l3_length: u32,
@@ -306,6 +309,7 @@ impl Layer<'_> {
             protocol,
             source: source.ip,
             destination: destination.ip,
+            length: self.packet.l3_length,
         })
     }
 }

@@ -32,7 +32,7 @@ impl Dice {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -40,20 +40,20 @@ impl Dice {
     }
 
     /// 0..bound; 0 when the bound is 0.
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         if bound == 0 { 0 } else { (self.next() % bound as u64) as usize }
     }
 
-    fn one_in(&mut self, bound: usize) -> bool {
+    pub fn one_in(&mut self, bound: usize) -> bool {
         self.below(bound) == 0
     }
 
-    fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
 
     /// A range of at most `longest` of `length` bytes.
-    fn range(&mut self, length: usize, longest: usize) -> std::ops::Range<usize> {
+    pub fn range(&mut self, length: usize, longest: usize) -> std::ops::Range<usize> {
         let from = self.below(length);
         from..from + self.below((length - from).min(longest) + 1)
     }
@@ -149,7 +149,7 @@ fn bytes(dice: &mut Dice, kind: usize, bytes: &mut Vec<u8>) {
 }
 
 /// Puts a lie where a number stands that could be a length: one not larger than what follows it.
-fn length_field(dice: &mut Dice, bytes: &mut [u8]) {
+pub fn length_field(dice: &mut Dice, bytes: &mut [u8]) {
     let width = *dice.pick(&[1usize, 2, 3, 4, 8]);
     let little = dice.one_in(2);
     let value = |field: &[u8]| {

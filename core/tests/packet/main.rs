@@ -2,6 +2,7 @@
 
 #[path = "../driver/mod.rs"]
 mod driver;
+mod fragments;
 mod frames;
 mod options;
 mod published;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use _core::packet::decode::{MAX_TIER, Other, Packet, TCP, Trail, Tunnel, TunnelKind, UDP, decode, walk};
+use _core::packet::decoder::Decoder;
 use _core::packet::tunnel::Decapsulation;
 
 use crate::frames::*;
@@ -201,6 +202,38 @@ fn tunnels_in_tunnels() {
     let frame = framed(&vxlan(4789, [8, 0, 0, 0], 1, &framed(&outer(4, &request()))));
     let found = decode(ETHERNET, &frame, Decapsulation::of(&[1])).expect("a packet");
     assert_eq!((found.tunnel.map(|tunnel| tunnel.tier), found.protocol), (Some(1), 4));
+}
+
+#[test]
+fn what_is_counted() {
+    let mut deep = request();
+    for _ in 0..=MAX_TIER {
+        deep = outer(4, &deep);
+    }
+    let mut decoder = Decoder::default();
+    for (frame, times) in [
+        (framed(&vxlan(4789, [8, 0, 0, 0], 1, &framed(&request()))), 2),
+        (framed(&vxlan(4789, [8, 0, 0, 0], 1, &framed(&request())[..20])), 3),
+        (framed(&deep), 4),
+        (framed(&request())[..20].to_vec(), 5),
+        (ethernet(0x0806, &[0; 46]), 6),
+    ] {
+        for _ in 0..times {
+            let _ = decoder.decode(0, 1, ETHERNET, &frame);
+        }
+    }
+    let counted = decoder.counters();
+    let list = counted.list();
+    assert_eq!(
+        &list[..5],
+        [
+            ("packets_tunnelled", 6),
+            ("packets_lying_tunnels", 3),
+            ("packets_deeper_tunnels", 4),
+            ("packets_malformed", 5),
+            ("packets_foreign", 6),
+        ]
+    );
 }
 
 #[test]

@@ -1,0 +1,239 @@
+"""What capturing packets costs: iperf3 over a veth pair with and without it, and small packets and HTTP with it.
+
+Two namespaces of their own, joined by a veth pair; the agent's core captures the server's end, with flows and
+protocols on and the kernel's socket hooks off, so that only packets are measured (`hooks` adds them). Rounds are
+interleaved (off, packets, hooks, off, …); load and agent share the machine's cores. Prints one JSON object. Needs root,
+iperf3, nginx and wrk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
+INTERFACE = "eth0"
+MODES = ("off", "packets", "hooks")
+
+
+def observe(config: str) -> None:
+    """Run the core until the standard input ends; print its counters and its CPU time."""
+    sys.path.insert(0, str(ROOT))
+    from deepflow import _core  # noqa: PLC0415
+
+    agent = _core.Agent(config)
+    agent.start()
+    rows = 0
+    print("ready", flush=True)
+    began = time.process_time()
+    while not _ended():
+        time.sleep(1)
+        rows += sum(count for _, count, _ in agent.drain())
+    time.sleep(1)
+    rows += sum(count for _, count, _ in agent.drain())
+    spent = time.process_time() - began
+    print(json.dumps({"cpu_s": spent, "rows": rows, "counters": agent.counters()}), flush=True)
+    agent.stop()
+
+
+def _ended() -> bool:
+    """Whether the standard input was closed: nothing is ever written to it."""
+    return bool(select.select([sys.stdin], [], [], 0)[0])
+
+
+class Pair:
+    """Two namespaces and the cable between them."""
+
+    def __init__(self) -> None:
+        self.names = [f"dfbench-{os.getpid()}-{end}" for end in ("client", "server")]
+
+    def __enter__(self) -> Pair:
+        for name in self.names:
+            self._ip("netns", "add", name)
+        first, second = self.names
+        ends = ("netns", first, "type", "veth", "peer", "name", INTERFACE, "netns", second)
+        self._ip("link", "add", INTERFACE, *ends)
+        for name, address in zip(self.names, (CLIENT, SERVER), strict=True):
+            self._ip("-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
+            for interface in ("lo", INTERFACE):
+                self._ip("-n", name, "link", "set", interface, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    @staticmethod
+    def _ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    def offload(self, on: bool) -> None:
+        """Whether frames may be larger than the MTU, as they are between namespaces."""
+        for name in self.names:
+            self._ip("-n", name, "link", "set", INTERFACE, "gso_max_segs", "65535" if on else "1")
+
+    def inside(self, end: int, *command: str) -> list[str]:
+        """A command line for the client's (0) or the server's (1) namespace."""
+        return ["ip", "netns", "exec", self.names[end], *command]
+
+    @property
+    def server_inode(self) -> int:
+        """The number of the server's namespace."""
+        return Path(f"/run/netns/{self.names[1]}").stat().st_ino
+
+    def packets(self) -> int:
+        """Packets that passed the server's end so far."""
+        folder = f"/sys/class/net/{INTERFACE}/statistics"
+        command = self.inside(1, "cat", f"{folder}/rx_packets", f"{folder}/tx_packets")
+        return sum(map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()))
+
+
+@contextmanager
+def observer(pair: Pair, mode: str, result: dict[str, Any]) -> Iterator[None]:
+    """The core in a process of its own, for the time of a `with`; afterwards `result` has what it counted."""
+    if mode == "off":
+        yield
+        return
+    packets = {"inner_interface_capture_enabled": True, "inner_interface_regex": f"^{INTERFACE}$"}
+    config = {"packets": packets, "ebpf_disabled": mode == "packets", "netns": pair.server_inode}
+    command = [sys.executable, __file__, "--observe", json.dumps(config)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin is not None and process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise RuntimeError("the core did not start; its message is above")
+        time.sleep(2)  # interfaces are found
+        yield
+        process.stdin.close()
+        result.update(json.loads(process.stdout.readline()))
+
+
+def iperf(pair: Pair, *options: str) -> dict[str, Any]:
+    """One run of iperf3 from client to server; its report."""
+    with subprocess.Popen(pair.inside(1, "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL) as server:
+        time.sleep(0.5)
+        command = pair.inside(0, "iperf3", "-J", "-c", SERVER, *options)
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        server.wait(10)
+    report: dict[str, Any] = json.loads(printed)["end"]
+    return report
+
+
+def throughput(pair: Pair, rounds: int, seconds: int) -> dict[str, Any]:
+    """Gbit/s of one TCP connection, by mode."""
+    rates: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for _ in range(rounds):
+        for mode in MODES:
+            with observer(pair, mode, {}):
+                report = iperf(pair, "-t", str(seconds))
+            rates[mode].append(report["sum_received"]["bits_per_second"] / 1e9)
+    ratios = {
+        mode: statistics.median(on / off for on, off in zip(rates[mode], rates["off"], strict=True))
+        for mode in MODES[1:]
+    }
+    return {
+        "gbit_per_second": {mode: round(statistics.median(values), 2) for mode, values in rates.items()},
+        "rounds": {mode: [round(value, 2) for value in values] for mode, values in rates.items()},
+        "ratio_to_off": {mode: round(ratio, 3) for mode, ratio in ratios.items()},
+    }
+
+
+def cost(pair: Pair, seconds: int, load: Callable[[], object]) -> dict[str, Any]:
+    """What a load of many packets costs the core, and what it loses."""
+    seen: dict[str, Any] = {}
+    with observer(pair, "packets", seen):
+        before, began = pair.packets(), time.monotonic()
+        load()
+        took, passed = time.monotonic() - began, pair.packets() - before
+    counters = seen["counters"]
+    dropped = counters["packets_dropped"]
+    millions = (passed - dropped) / 1e6
+    return {
+        "packets_per_second": round(passed / took),
+        "packets": passed,
+        "dropped_percent": round(100 * dropped / passed, 3),
+        "cpu_seconds_per_million_packets": round(seen["cpu_s"] / millions, 3),
+        "packets_per_second_and_core": round((passed - dropped) / seen["cpu_s"]),
+        "rows": seen["rows"],
+        "seconds": seconds,
+    }
+
+
+@contextmanager
+def nginx(pair: Pair, directory: Path) -> Iterator[None]:
+    """An nginx with one worker in the server's namespace that answers a short text."""
+    (directory / "logs").mkdir()
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log;\n"
+        f"events {{ worker_connections 512; }}\nhttp {{ access_log off; keepalive_requests 1000000; {temporary}\n"
+        " server { listen 80; location / { return 200 'a short answer\\n'; } } }\n"
+    )
+    command = pair.inside(1, "nginx", "-p", str(directory), "-c", str(config))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            time.sleep(1)
+            yield
+        finally:
+            process.terminate()
+
+
+def http(pair: Pair, seconds: int) -> dict[str, Any]:
+    """wrk against nginx: every packet belongs to a request that becomes a row."""
+    said: list[float] = []
+
+    def load() -> None:
+        command = pair.inside(0, "wrk", "-t1", "-c32", f"-d{seconds}s", f"http://{SERVER}/item/1")
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+        if found is None:
+            raise RuntimeError(printed)
+        said.append(float(found.group(1)))
+
+    return cost(pair, seconds, load) | {"requests_per_second": round(said[0])}
+
+
+def measure(rounds: int, seconds: int) -> dict[str, Any]:
+    """All parts."""
+    missing = [program for program in ("iperf3", "nginx", "wrk", "ip") if not shutil.which(program)]
+    if os.geteuid() != 0 or missing:
+        raise SystemExit(f"this needs root, and these programs: {', '.join(missing) or 'all there'}")
+    directory = Path(tempfile.mkdtemp(prefix="deepflow-bench-"))
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, directory)
+        pair = undo.enter_context(Pair())
+        result: dict[str, Any] = {"iperf3_with_offload": throughput(pair, rounds, seconds)}
+        pair.offload(False)
+        result["iperf3_frames_of_1500"] = throughput(pair, rounds, seconds)
+        small = ("-u", "-b", "0", "-l", "64", "-t", str(seconds))
+        result["udp_of_64_bytes"] = cost(pair, seconds, lambda: iperf(pair, *small))
+        with nginx(pair, directory):
+            result["http"] = http(pair, seconds)
+    return result
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=5)
+    arguments.add_argument("--observe", help="configuration of the core: only observe, until the standard input ends")
+    given = arguments.parse_args()
+    if given.observe:
+        observe(given.observe)
+    else:
+        print(json.dumps(measure(given.rounds, given.seconds)))
