@@ -92,33 +92,27 @@ def _context(value: int) -> Row:
     return {"syscall_trace_id_request": value, "syscall_trace_id_response": value}
 
 
-def flows(second: int, count: int, again: dict[str, int]) -> Iterator[Row]:
-    """Rows of l4_flow_log: the flows of the calls shop → cart; of `again` packets at each point were sent again."""
-    for number in range(count):
-        for point, agent, nic, _ in WAY:
-            if not point.endswith("-p"):
-                row = {
-                    "agent": agent,
-                    "observation_point": point,
-                    "capture_nic": nic,
-                    "time": second + 2,
-                    "protocol": 6,
-                }
-                yield row | {"flow_id": flow_id(point, number), "retrans_tx": again.get(point, 0), "is_ipv4": 1}
+def flows(rows: list[Row], again: dict[str, int]) -> Iterator[Row]:
+    """Rows of l4_flow_log for the packets of those of l7_flow_log; of `again` packets at each point were sent again."""
+    tags = (
+        *("agent", "observation_point", "capture_nic", "start_time", "end_time", "flow_id"),
+        *("protocol", "is_ipv4", "ip4_0", "ip4_1", "server_port"),
+    )
+    for row in rows:
+        if row["signal_source"] == 0:
+            own = {name: row[name] for name in tags} | {
+                f"process_id_{s}": row.get(f"process_id_{s}", 0) for s in (0, 1)
+            }
+            handshake = {"syn_seq": row["req_tcp_seq"] - 1 or 1, "syn_ack_seq": row["resp_tcp_seq"] - 1}
+            sent = {"packet_tx": 6, "packet_rx": 8, "retrans_tx": again.get(row["observation_point"], 0)}
+            yield own | handshake | sent | {"time": row["time"] + 2}
 
 
 def meters(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     """Rows of application_map and network_map that belong to those of l7_flow_log."""
     shared = (
-        "agent",
-        "time",
-        "ip4_0",
-        "ip4_1",
-        "server_port",
-        "is_ipv4",
-        "protocol",
-        "observation_point",
-        "signal_source",
+        *("agent", "time", "ip4_0", "ip4_1", "server_port", "is_ipv4", "protocol"),
+        *("observation_point", "signal_source"),
     )
     application, network = [], []
     for row in rows:
@@ -194,7 +188,7 @@ class Cluster:
         """Calls with everything that belongs to them."""
         rows = list(calls(second, count, slow, slow_us))
         self.send("l7_flow_log", rows)
-        self.send("l4_flow_log", list(flows(second, count, again or {})))
+        self.send("l4_flow_log", list(flows(rows, again or {})))
         application, network = meters(rows)
         self.send("application_map.1s", application)
         self.send("network_map.1s", network)

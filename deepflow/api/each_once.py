@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 #: Places of observation, the best witness first: sockets know both what was asked and who asked.
 SOCKETS = ("s-p", "c-p")
@@ -50,6 +50,10 @@ class Sighting:
         """How much was seen; of two views of one thing the larger is taken."""
         raise NotImplementedError
 
+    def part(self, low: float, high: float) -> Self:
+        """The share of it between two fractions; shares that follow one another add up to the whole."""
+        raise NotImplementedError
+
     @property
     def pair(self) -> tuple[str, str, int]:
         """Client, server and protocol: an edge of the map."""
@@ -57,6 +61,11 @@ class Sighting:
 
 
 Seen = TypeVar("Seen", bound=Sighting)
+
+
+def share(value: int, low: float, high: float) -> int:
+    """The part of a count between two fractions of it."""
+    return round(value * high) - round(value * low)
 
 
 def each_once(groups: Iterable[Seen]) -> list[Seen]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
-from deepflow.api import map_ends
-from deepflow.api.each_once import PACKETS, End, Sighting, each_once
+from deepflow.api import map_ends, translation
+from deepflow.api.each_once import PACKETS, End, Sighting, each_once, share
 from deepflow.api.own_calls import NOT_OWN, OwnAddress
 from deepflow.schema import Schema, Table
 from deepflow.store import Store
@@ -38,6 +38,11 @@ class Flows(Sighting):
         """Packets."""
         return self.sums["packet"]
 
+    def part(self, low: float, high: float) -> Self:
+        """The share of it between two fractions."""
+        sums = Counter({name: share(round(value), low, high) for name, value in self.sums.items()})
+        return replace(self, sums=sums, active=share(self.active, low, high))
+
 
 def network_map(store: Store, schema: Schema, start_s: int, end_s: int, own: OwnAddress) -> dict[str, Any]:
     """Nodes and edges of [start_s, end_s), as docs/architecture.md section 5 names them; delays in µs, rates in 1/s.
@@ -56,7 +61,12 @@ def network_map(store: Store, schema: Schema, start_s: int, end_s: int, own: Own
         sums.update({name: row[name] for delay in DELAYS for name in (f"{delay}_sum", f"{delay}_count")})
         largest = {delay: row[f"{delay}_max"] for delay in DELAYS}
         groups.append(Flows(**map_ends.sighting(row), active=row["active"], sums=sums, largest=largest))
-    edges = _merge(each_once(groups))
+    chosen = each_once(groups)
+    if translation.is_cut(chosen):
+        total = sum(flows.sums["new_flow"] for flows in chosen)
+        log = schema.tables["flow_log.l4_flow_log"]
+        chosen = translation.joined(chosen, translation.ways(store, log, translation.FLOWS, start_s, end_s + 60, total))
+    edges = _merge(chosen)
     known = map_ends.names(store, edges)
     seconds = end_s - start_s
     return {

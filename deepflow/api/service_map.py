@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
-from deepflow.api import map_ends
-from deepflow.api.each_once import POINTS, SOCKETS, End, Sighting, each_once
+from deepflow.api import map_ends, translation
+from deepflow.api.each_once import POINTS, SOCKETS, End, Sighting, each_once, share
 from deepflow.api.own_calls import NOT_OWN, OwnAddress
 from deepflow.schema import Schema, Table
 from deepflow.store import Store
@@ -34,6 +34,13 @@ class Calls(Sighting):
         """Requests."""
         return self.request
 
+    def part(self, low: float, high: float) -> Self:
+        """The share of it between two fractions."""
+        names = ("request", "response", "error", "rrt_count")
+        counts: dict[str, Any] = {name: share(getattr(self, name), low, high) for name in names}
+        delays = Counter({bucket: share(count, low, high) for bucket, count in self.delays.items()})
+        return replace(self, **counts, rrt_sum=self.rrt_sum * (high - low), delays=delays)
+
 
 def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: OwnAddress) -> dict[str, Any]:
     """Nodes and edges of [start_s, end_s), as docs/architecture.md section 5 names them; delays in µs, rate in 1/s.
@@ -60,6 +67,10 @@ def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: Own
                 buckets, counts = _pair(row["delays"])
                 # A group that was chosen under another name still holds the same counter.
                 found.delays.update(dict(zip(buckets, counts, strict=True)))
+    if translation.is_cut(chosen):
+        total = sum(calls.request for calls in chosen)
+        log = schema.tables["flow_log.l7_flow_log"]
+        chosen = translation.joined(chosen, translation.ways(store, log, translation.CALLS, start_s, end_s, total))
     edges = _merge(chosen)
     return {
         "nodes": _nodes(edges, map_ends.names(store, edges), schema.enums["l7_protocol"]),

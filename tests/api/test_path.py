@@ -84,11 +84,15 @@ def test_one_call_shows_both_ends_at_each_point(http: httpx.Client) -> None:
         assert path(http, _id=point["_id"])["points"] == points
 
 
-def test_each_call_of_the_cluster_is_counted_once(http: httpx.Client) -> None:
+def test_the_map_joins_what_translation_cut_in_two(http: httpx.Client) -> None:
     shown = http.get("/v1/web/map", params={"from": SLOW, "to": SLOW + 60}).json()
     names = {node["id"]: node["name"] for node in shown["nodes"]}
     counted = {(names[edge["source"]], names[edge["target"]]): edge["request"] for edge in shown["edges"]}
-    assert counted["cart", "mysqld"] == COUNT
+    assert counted == {("shop", "cart"): COUNT, ("cart", "mysqld"): COUNT}
+    shown = http.get("/v1/web/network-map", params={"from": SLOW, "to": SLOW + 60}).json()
+    names = {node["id"]: node["name"] for node in shown["nodes"]}
+    packets = {(names[edge["source"]], names[edge["target"]]): edge["packet"] for edge in shown["edges"]}
+    assert packets == {("shop", "cart"): 14 * COUNT, ("cart", "mysqld"): 14 * COUNT}
 
 
 @pytest.mark.parametrize(
