@@ -96,22 +96,12 @@ impl Packets {
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut list = self.engine.counters();
         let FrameCounters { frames, bytes } = self.frames;
-        let decoded = self.decoder.counters();
+        list.extend(self.decoder.counters().list());
         let flows = self.flows.counters;
         let reports = self.flows.report_counters();
         list.extend([
             ("frames", frames),
             ("frame_bytes", bytes),
-            ("frames_tunnelled", decoded.tunnelled),
-            ("frames_lying_tunnels", decoded.lying_tunnels),
-            ("frames_deeper_tunnels", decoded.deeper_tunnels),
-            ("frames_malformed", decoded.malformed),
-            ("frames_foreign", decoded.foreign),
-            ("fragments_first", decoded.fragments.first),
-            ("fragments_later", decoded.fragments.later),
-            ("fragments_orphaned", decoded.fragments.orphans),
-            ("fragments_displaced", decoded.fragments.displaced),
-            ("fragments_tunnelled", decoded.fragments.tunnelled),
             ("flows", flows.flows),
             ("flows_evicted", flows.evicted),
             ("flows_swapped", flows.swapped),

@@ -135,7 +135,7 @@ impl Live {
             interfaces: Arc::default(),
             counters: LiveCounters::default(),
             gone: RingCounters::default(),
-            max_pps: u64::from(config.max_pps) / config.fanout_count as u64,
+            max_pps: u64::from(config.max_pps).div_ceil(config.fanout_count as u64),
             second: 0,
             in_second: 0,
             status: Arc::clone(&status),

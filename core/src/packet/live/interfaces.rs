@@ -175,4 +175,8 @@ impl Places for Interfaces {
     fn place(&self, nic: u32, client: Endpoint, server: Endpoint) -> Place {
         Self::place(self, nic, client.ip, server.ip)
     }
+
+    fn is_here(&self, ip: IpAddr) -> bool {
+        self.namespaces.values().any(|around| around.own.contains(&ip))
+    }
 }
