@@ -1,5 +1,8 @@
 //! Packets of real interfaces in namespaces of their own; needs root and iproute2, says so and skips otherwise.
 
+#[path = "driver/skipped.rs"]
+mod skipped;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -12,6 +15,7 @@ use _core::event::Place;
 use _core::packet::decode::decode;
 use _core::packet::live::{Kind, Live, PacketConfig};
 use _core::packet::tunnel::Decapsulation;
+use skipped::skipped;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -56,7 +60,7 @@ fn may() -> bool {
     let root = unsafe { libc::geteuid() } == 0;
     let tool = Command::new("ip").arg("-V").output().is_ok();
     if !root || !tool {
-        eprintln!("skipped: packets of interfaces need root and iproute2");
+        skipped("packets of interfaces need root and iproute2");
     }
     root && tool
 }
@@ -172,17 +176,18 @@ fn interfaces_and_namespaces_that_come_later() {
     }
     let (mut lives, _) = Live::start(&inner("^(eth0|late[0-9]+)$")).expect("capture");
     let [a, b] = joined();
-    let follow = |lives: &mut [Live], name: &str, seen: &mut Vec<Seen>| {
+    let follow = |lives: &mut [Live], one: &Netns, name: &str, seen: &mut Vec<Seen>| {
         until(lives, seen, "a new interface", |_| true);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !lives[0].interfaces().iter().any(|one| one.netns == a.inode() && one.captured && one.name == name) {
+        while !lives[0].interfaces().iter().any(|nic| nic.netns == one.inode() && nic.captured && nic.name == name) {
             assert!(Instant::now() < deadline, "{name} is not found");
             std::thread::sleep(Duration::from_millis(20));
             until(lives, seen, "a new interface", |_| true);
         }
     };
     let mut seen = Vec::new();
-    follow(&mut lives, "eth0", &mut seen);
+    follow(&mut lives, &a, "eth0", &mut seen);
+    follow(&mut lives, &b, "eth0", &mut seen);
     send(&a, "10.77.0.2:7001", 10, 100);
     until(&mut lives, &mut seen, "a new namespace", |seen| udp(seen, 7001).count() == 20);
     // More than have a ring each: they then share one, and nothing is seen twice.
@@ -194,7 +199,7 @@ fn interfaces_and_namespaces_that_come_later() {
         ip(&["-n", &a.0, "link", "set", &name, "up"]);
         ip(&["-n", &a.0, "neigh", "add", &format!("10.78.{number}.2"), "lladdr", "2:0:0:0:0:9", "dev", &name]);
     }
-    follow(&mut lives, "late5", &mut seen);
+    follow(&mut lives, &a, "late5", &mut seen);
     for number in 0..6 {
         send(&a, &format!("10.78.{number}.2:7002"), 10, 100);
     }
@@ -314,7 +319,7 @@ fn a_loopback_gives_each_packet_once() {
         return;
     }
     let one = Netns::new();
-    let (mut lives, _) = Live::start(&PacketConfig { loopback: true, ..inner("^lo$") }).expect("capture");
+    let (mut lives, _) = Live::start(&PacketConfig { loopback: Some(true), ..inner("^lo$") }).expect("capture");
     send(&one, "127.0.0.1:7301", 50, 60);
     let mut seen = Vec::new();
     until(&mut lives, &mut seen, "all", |seen| udp(seen, 7301).count() >= 50);

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from deepflow.ingest import BatchError, Busy
+from deepflow.ingest import BatchError, Busy, Ingest
 from deepflow.ingest.journal import Journal, Slice
 from deepflow.resources import Resources
 from tests.ingest.batches import ipc, wire_rows
@@ -234,8 +234,9 @@ def test_the_far_end_is_stored_with_the_name_that_its_own_agent_gave(inside: Ins
     name = "dictGet('flow_tag.gprocess_map', 'name', toUInt64({}))"
     found = one(
         inside,
-        f"SELECT {name.format('gprocess_id_0')} AS client, {name.format('gprocess_id_1')} AS server, process_id_0 AS pid, "
-        f"dictGet('flow_tag.chost_map', 'name', toUInt64(host_id_0)) AS host FROM {LOG} WHERE _batch = {batches[other]}",
+        f"SELECT {name.format('gprocess_id_0')} AS client, {name.format('gprocess_id_1')} AS server, "
+        "process_id_0 AS pid, dictGet('flow_tag.chost_map', 'name', toUInt64(host_id_0)) AS host "
+        f"FROM {LOG} WHERE _batch = {batches[other]}",
     )
     assert found == {"client": "front" if named else "", "server": "back", "pid": 0, "host": "host1" if named else ""}
     assert (counted["ends_found"], counted["ends_learned"] > 0) == ((1, True) if named else (0, False))

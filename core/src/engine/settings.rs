@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::packet::live::PacketConfig;
 use crate::protocols::ParserSettings;
 
 /// All keys; what the kernel side needs is read by it from here.
@@ -28,11 +29,17 @@ pub struct EngineConfig {
     pub l7_throttle: u32,
     /// Rows of flows a second, 0 no bound.
     pub l4_throttle: u32,
+    /// Kinds of tunnels that are taken off (numbers of `TunnelKind`).
+    pub tunnel_decap_protocols: Vec<u8>,
     /// Most flows of packets that one thread follows.
     pub concurrent_flow_limit: usize,
     pub syscall_trace_id_disabled: bool,
+    /// No kernel programs: packets only.
+    pub ebpf_disabled: bool,
     /// "auto", "sock_length" or "sys_enter".
     pub hook: String,
+    /// Which packets are read.
+    pub packets: PacketConfig,
     /// Write the sender into a TCP option.
     pub tcp_option_trace: bool,
     /// Bytes between two data segments with the option, at most 1 MiB; 0 marks every one.
@@ -65,9 +72,12 @@ impl Default for EngineConfig {
             session_aggregate_max_entries: 65_536,
             l7_throttle: 0,
             l4_throttle: 0,
+            tunnel_decap_protocols: (1..=7).collect(),
             concurrent_flow_limit: 65_535,
             syscall_trace_id_disabled: false,
+            ebpf_disabled: false,
             hook: "auto".to_string(),
+            packets: PacketConfig::default(),
             tcp_option_trace: false,
             tcp_option_sampling_window: 16_384,
             x_request_id: parsers.x_request_id,
@@ -129,7 +139,7 @@ impl EngineConfig {
         if self.http_endpoint_segments == 0 {
             return outside("http_endpoint_segments", &0, "1 or more");
         }
-        Ok(())
+        self.packets.check().map_err(|problem| format!("The core's configuration cannot be used: {problem}"))
     }
 
     /// What parsers read.

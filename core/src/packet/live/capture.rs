@@ -1,8 +1,8 @@
 //! The packets of this host for its workers.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::PacketConfig;
 use super::interfaces::Interfaces;
-use super::ring::{Ring, RingCounters};
+use super::namespaces;
+use super::ring::{Ring, RingCounters, Wanted};
 use super::scan::{Change, RingKey, Scanner, Status};
 use crate::packet::Frame;
 
@@ -78,6 +79,23 @@ impl Drop for ScannerThread {
     }
 }
 
+/// Whether packets can be read here: which way, or why not.
+pub fn probe() -> Result<String, String> {
+    let smallest = Wanted { ifindex: 0, incoming_only: true, promiscuous: false, blocks: 1, fanout: None };
+    Ring::open(&smallest).map_err(|error| format!("no AF_PACKET socket with a TPACKET_V3 ring: {error}"))?;
+    let own = namespaces::own().map_err(|error| format!("/proc/self/ns/net: {error}"))?;
+    let (others, _) = namespaces::others(Path::new("/proc"), own.inode, 1);
+    // A thread of its own: it ends where it is.
+    let entered = std::thread::spawn(move || others.first().map(namespaces::enter)).join();
+    Ok(match entered {
+        Ok(Some(Ok(()))) => "AF_PACKET with TPACKET_V3, also in other network namespaces".to_string(),
+        Ok(Some(Err(error))) => {
+            format!("AF_PACKET with TPACKET_V3; other network namespaces cannot be entered: {error}")
+        }
+        _ => "AF_PACKET with TPACKET_V3".to_string(),
+    })
+}
+
 struct Reading {
     key: RingKey,
     ring: Box<Ring>,
@@ -135,7 +153,7 @@ impl Live {
             interfaces: Arc::default(),
             counters: LiveCounters::default(),
             gone: RingCounters::default(),
-            max_pps: u64::from(config.max_pps) / config.fanout_count as u64,
+            max_pps: u64::from(config.max_pps).div_ceil(config.fanout_count as u64),
             second: 0,
             in_second: 0,
             status: Arc::clone(&status),
@@ -177,12 +195,13 @@ impl Live {
         });
     }
 
-    /// Hands over what is in the rings, of each ring in the order of arrival.
-    pub fn poll(&mut self, each: &mut impl FnMut(&Frame<'_>, &Interfaces)) {
+    /// Hands over what is in the rings, of each ring in the order of arrival; how full the fullest was, 0 to 1.
+    pub fn poll(&mut self, each: &mut impl FnMut(&Frame<'_>, &Interfaces)) -> f64 {
         self.follow();
         let Self { rings, interfaces, counters, max_pps, second, in_second, .. } = self;
+        let mut fullest = 0.0;
         for one in rings {
-            one.ring.read(&mut |frame| {
+            let fill = one.ring.read(&mut |frame| {
                 if frame.nic == 0 {
                     counters.strange += 1;
                     return;
@@ -199,12 +218,9 @@ impl Live {
                 counters.bytes += u64::from(frame.wire);
                 each(frame, interfaces);
             });
+            fullest = f64::max(fullest, fill);
         }
-    }
-
-    /// How full the fullest ring is, 0 to 1.
-    pub fn fill(&self) -> f64 {
-        self.rings.iter().map(|one| one.ring.fill()).fold(0.0, f64::max)
+        fullest
     }
 
     /// Totals since the start.
@@ -216,16 +232,26 @@ impl Live {
         LiveCounters { dropped: rings.dropped, malformed: rings.malformed, ..self.counters }
     }
 
-    /// What all workers have together now.
-    pub fn sizes(&self) -> BTreeMap<&'static str, u64> {
-        let status = self.status.lock().map(|status| status.clone()).unwrap_or_default();
-        let sizes = [
+    /// What all workers have together.
+    pub fn sizes(&self) -> Sizes {
+        Sizes(Arc::clone(&self.status))
+    }
+}
+
+/// How much is captured at present.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes(Arc<Mutex<Status>>);
+
+impl Sizes {
+    pub fn now(&self) -> [(&'static str, u64); 5] {
+        let status = self.0.lock().map(|status| status.clone()).unwrap_or_default();
+        [
             ("interfaces_now", status.interfaces),
             ("namespaces_now", status.namespaces),
             ("rings_now", status.rings),
             ("ring_bytes_now", status.ring_bytes),
             ("left_out_now", status.left_out),
-        ];
-        sizes.into_iter().map(|(name, value)| (name, value as u64)).collect()
+        ]
+        .map(|(name, value)| (name, value as u64))
     }
 }
