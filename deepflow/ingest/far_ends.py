@@ -90,7 +90,6 @@ class FarEnds:
         for side in (0, 1):
             left[side][self._ask(self._connections, keys[side], rows, side, left[side], (0,), tally)] = False
         self._by_numbers(rows, keys, left, news, tally)
-        self._learn_clients(rows, news, tally)
         server = self._server_key(rows.address[1], rows.service)
         self._ask(self._places, server, rows, 1, left[1], (0, 1), tally)
         return {side: (rows.index, rows.who[side]) for side in (0, 1)}
@@ -131,16 +130,17 @@ class FarEnds:
             point = rows.table.column("observation_point").take(pa.array(rows.index[index]))
             home = index[_is_in(point, _AT_HOME[side])]
             self._places.claim(self._home_key(rows.address[side][home]), who.take(home), time_s[home], tally)
-            if side == 1:
+            if side == 0:
+                self._learn_clients(rows, home, tally)
+            else:
                 # Only a socket tells the address that it listens on; packets may still have that of a load balancer.
                 index = index[_is_in(point, ("s-p",))]
                 servers = self._server_key(rows.address[1][index], rows.service[index])
                 self._places.claim(servers, who.take(index), time_s[index], tally)
         return news
 
-    def _learn_clients(self, rows: _Rows, news: Bools, tally: Tally) -> None:
-        """Claims of the clients of new connections, whoever named them, for meters, which have no client port."""
-        index = np.flatnonzero(news & (rows.who[0].gprocess > 0))
+    def _learn_clients(self, rows: _Rows, index: Ints, tally: Tally) -> None:
+        """Claims of clients under their own addresses, for meters, which have no client port."""
         who, time_s = rows.who[0].take(index), rows.time_s[index]
         client, service = rows.address[0][index], rows.service[index]
         pair = self._pair_key(client, rows.address[1][index], service)

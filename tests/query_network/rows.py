@@ -129,7 +129,7 @@ def store_network(store: Store, schema: Schema, folder: Path) -> Network:
     resources.upsert_processes(
         agent, [Process(pid, 1, None, name, name, name, "", "", 1) for pid, name in PROCESSES.items()]
     )
-    ingest = Ingest(store, resources, schema, 3600, 3600)
+    ingest = Ingest(store, resources, schema, 3600, 3600, name_far_ends=False)
     sent = {"l4_flow_log": network.flows, "network.1s": network.ends, "network_map.1s": network.pairs}
     # An agent sends a second in one batch; batches cut through minutes, and come late.
     for number, part in enumerate((2, 0, 4, 1, 3)):
