@@ -17,6 +17,7 @@ _MAX_INTERFACES_BYTES = 16 << 20
 _Text = Annotated[str, StringConstraints(max_length=4096)]
 _Name = Annotated[str, StringConstraints(max_length=256)]
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
+_Inode = Annotated[int, Field(ge=0, lt=2**32)]
 _Micros = Annotated[int, Field(ge=0, lt=2**62)]
 
 
@@ -46,10 +47,11 @@ class _Processes(BaseModel):
 
 
 class _Interface(BaseModel):
-    capture_nic: Annotated[int, Field(ge=0, lt=2**32)]
+    capture_nic: Annotated[int, Field(gt=0, lt=2**32)]
     name: _Name
     kind: _Name = ""
-    netns: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    netns: _Inode = 0
+    behind: _Inode = 0
     owner: _Name = ""
 
 
@@ -87,7 +89,7 @@ async def processes(request: Request) -> JSONResponse:
 
 async def interfaces(request: Request) -> JSONResponse:
     """Take in all interfaces on which an agent reads packets now: JSON {"interfaces": [{"capture_nic", "name", "kind",
-    "netns" (0: that of the node), "owner"}]}; whose they are says the header X-DeepFlow-Agent."""
+    "netns" (0: that of the node), "behind" (of a veth), "owner"}]}; whose they are says the header X-DeepFlow-Agent."""
     state = state_of(request)
     body = await read_body(request, _MAX_INTERFACES_BYTES)
     try:

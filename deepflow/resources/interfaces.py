@@ -18,14 +18,15 @@ MAX_INTERFACES = 8192
 class Interface:
     """What an agent says of an interface.
 
-    `netns` is the inode of its network namespace, 0 for that of the node; `owner` what lives in the namespace, or at
-    the node in the one behind this veth, "" where neither is known.
+    `netns` is the inode of its network namespace, 0 for that of the node, `behind` of the one that this veth leads to,
+    0 none; `owner` says what lives behind it, else where it is, "" where that is not known.
     """
 
     capture_nic: int
     name: str
     kind: str
     netns: int
+    behind: int
     owner: str
 
 
@@ -87,6 +88,7 @@ class Interfaces:
             device_name=one.owner,
             kind=one.kind,
             netns=one.netns,
+            behind=one.behind,
         )
 
 

@@ -89,6 +89,7 @@ interfaces = Table(
     Column("name", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("netns", BigInteger, nullable=False),
+    Column("behind", BigInteger, nullable=False),
     Column("owner", Text, nullable=False),
     Column("gone_s", BigInteger),
 )

@@ -83,7 +83,7 @@ VTAP = Dictionary("vtap_map", {"id": "UInt64"}, {"name": "String", "host_id": "U
 VTAP_PORT = Dictionary(
     "vtap_port_map",
     {"vtap_id": "UInt64", "tap_port": "UInt64"},
-    {**_NAME, "device_name": "String", "kind": "String", "netns": "UInt64"},
+    {**_NAME, "device_name": "String", "kind": "String", "netns": "UInt64", "behind": "UInt64"},
 )
 INT_ENUM = Dictionary("int_enum_map", {"tag_name": "String", "value": "UInt64"}, {"name_en": "String"})
 STRING_ENUM = Dictionary("string_enum_map", {"tag_name": "String", "value": "String"}, {"name_en": "String"})
