@@ -22,7 +22,8 @@ _MAX_TEXT = 4096
 # Counters are increases and add up; of gauges the last reading is shown.
 _COUNTERS_SQL = (
     "SELECT agent_id, replaceOne(virtual_table_name, 'deepflow_agent_', '') AS measurement, counter.1 AS name, "
-    "if(measurement IN ('monitor', 'hook') OR startsWith(name, 'queued'), argMax(counter.2, time), sum(counter.2)) "
+    "if(measurement IN ('monitor', 'hook') OR startsWith(name, 'queued') OR endsWith(name, '_now'), "
+    "argMax(counter.2, time), sum(counter.2)) "
     "AS value FROM (SELECT agent_id, virtual_table_name, time, "
     "arrayJoin(arrayZip(metrics_float_names, metrics_float_values)) AS counter FROM deepflow_system.deepflow_system "
     "WHERE time >= {from:UInt32} AND agent_id != 0) GROUP BY agent_id, measurement, name ORDER BY measurement, name"
