@@ -207,6 +207,7 @@ def test_flow_load_of_a_minute_is_its_fullest_second_of_each_series(ask: Ask, me
     table, rows = meters
     sides = ("_0", "_1") if table == "network_map" else ("",)
     keys = ["server_port", "observation_point"] + [f"{name}{side}" for side in sides for name in ("process_id", "ip4")]
+    keys += ["capture_nic"] if table == "network_map" else []
     seconds: dict[tuple[object, ...], int] = {}
     for index in range(len(rows["time"])):
         key = (*(rows[name][index] for name in keys), int(rows["time"][index]))
