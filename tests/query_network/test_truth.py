@@ -309,11 +309,12 @@ def test_rows_are_grouped_by_the_name_of_the_interface(ask: Ask, flows: Columns,
 
 @pytest.mark.parametrize("table", ["l4_flow_log", "l7_flow_log", "network_map", "application_map"])
 def test_every_table_of_packets_has_the_name_of_the_interface(ask: Ask, table: str) -> None:
-    shown = ask(f"SHOW tags FROM {table} WHERE name = 'capture_nic_name'")
+    db = "flow_log" if table.endswith("_log") else "flow_metrics"
+    shown = ask(f"SHOW tags FROM {table} WHERE name = 'capture_nic_name'", db)
     assert [row[4] for row in shown.values] == ["string"]
-    values = ask(f"SHOW tag capture_nic_name values FROM {table}").values
+    values = ask(f"SHOW tag capture_nic_name values FROM {table}", db).values
     assert values == ([["eth0", "eth0"]] if table in {"l4_flow_log", "network_map"} else [])
-    asked = ask(f"SELECT capture_nic_name FROM {table} WHERE capture_nic_name = 'eth0' LIMIT 1")
+    asked = ask(f"SELECT capture_nic_name FROM {table} WHERE capture_nic_name = 'eth0' LIMIT 1", db)
     assert len(asked.values) == len(values)
 
 
