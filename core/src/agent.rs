@@ -1,4 +1,7 @@
-//! The running agent: one thread owns the capture and the engine, Python talks to it by messages.
+//! The running agent: one thread owns the capture of sockets and its engine, others those of packets; Python talks to
+//! them by messages.
+
+mod packets;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,9 +13,11 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bpf::{Capture, CaptureConfig, Hook, HookReport};
-use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener};
+use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener, Shared};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
+use crate::packet::live::LiveReport;
 use crate::peers::{Process, comm_bytes, comm_text};
+use packets::PacketThreads;
 
 /// How often the rings are read: seldom, because each time a program of a busy machine loses its processor, and what
 /// it works with waits too; more often when a ring gets fuller than this.
@@ -135,7 +140,8 @@ impl EventSink for Watch<'_> {
 }
 
 struct Worker {
-    capture: Capture,
+    /// None where no kernel program runs: the engine then only keeps what it is told.
+    capture: Option<Capture>,
     engine: Engine,
     active: FxHashMap<u32, (Task, u64)>,
     commands: Receiver<Command>,
@@ -156,7 +162,7 @@ impl Worker {
                 Ok(command) => self.answer(command),
                 Err(RecvTimeoutError::Timeout) => {
                     self.read();
-                    interval = match self.capture.fill() {
+                    interval = match self.capture.as_ref().map_or(0.0, Capture::fill) {
                         fill if fill > FULLER => (interval / 2).max(POLL_MIN),
                         fill if fill < FULLER / 4.0 => (interval * 2).min(POLL_MAX),
                         _ => interval,
@@ -170,10 +176,14 @@ impl Worker {
     fn read(&mut self) {
         let mut last_pid = 0;
         let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
-        self.capture.poll(&mut watch);
+        if let Some(capture) = &mut self.capture {
+            capture.poll(&mut watch);
+        }
         self.engine.tick(now_us());
         for socket in self.engine.take_quiet() {
-            self.capture.quiet(socket);
+            if let Some(capture) = &mut self.capture {
+                capture.quiet(socket);
+            }
         }
     }
 
@@ -225,7 +235,9 @@ impl Worker {
     fn counters(&self) -> BTreeMap<String, u64> {
         let mut all: BTreeMap<String, u64> =
             self.engine.counters().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
-        let kernel = self.capture.counters();
+        let Some(kernel) = self.capture.as_ref().map(Capture::counters) else {
+            return all;
+        };
         let named = [
             ("records", kernel.records),
             ("bytes", kernel.bytes),
@@ -241,28 +253,61 @@ impl Worker {
     }
 }
 
-/// Handle on the worker thread; dropping it stops the capture.
+/// What reads packets, and a line on it.
+fn start_packets(config: &EngineConfig, shared: &Shared, sockets: bool) -> (Option<PacketThreads>, HookReport) {
+    let none = |lost: String| HookReport { what: "packets".into(), chosen: "none".into(), lost };
+    if !config.packets.enabled() {
+        return (None, none("no interface is asked for".into()));
+    }
+    let mut config = config.clone();
+    // Where sockets are seen, both ends of what passes a loopback are seen already.
+    config.packets.loopback.get_or_insert(!sockets);
+    match PacketThreads::start(&config, shared) {
+        Ok((threads, LiveReport { chosen, lost })) => {
+            (Some(threads), HookReport { what: "packets".into(), chosen, lost })
+        }
+        Err(problem) => (None, none(problem)),
+    }
+}
+
+/// Handle on the threads; dropping it stops the capture.
 pub struct Running {
     commands: SyncSender<Command>,
     thread: Option<JoinHandle<()>>,
+    packets: Option<PacketThreads>,
     pub hooks: Vec<HookReport>,
 }
 
 impl Running {
-    /// Loads the kernel programs and starts the thread.
+    /// Loads the kernel programs, opens the rings of packets, and starts the threads.
     ///
     /// # Errors
-    /// One sentence: what the kernel or the privileges refuse, or which configuration key is wrong.
+    /// One sentence: what the kernel or the privileges refuse, or which configuration key is wrong. Where only one of
+    /// sockets and packets can be had, the other is done without and the report says so.
     pub fn start(config: &EngineConfig) -> Result<Self, String> {
-        let (capture, hooks) = Capture::start(&capture_config(config)).map_err(|e| e.to_string())?;
-        let engine = Engine::new(config);
+        let shared = Shared::default();
+        let sockets = match config.ebpf_disabled {
+            true => Err("inputs.ebpf.disabled is set".to_string()),
+            false => Capture::start(&capture_config(config)).map_err(|error| error.to_string()),
+        };
+        let (packets, report) = start_packets(config, &shared, sockets.is_ok());
+        let (capture, mut hooks) = match sockets {
+            Ok((capture, hooks)) => (Some(capture), hooks),
+            Err(problem) if packets.is_none() && config.ebpf_disabled => {
+                return Err(format!("{problem}, and packets cannot be read: {}", report.lost));
+            }
+            Err(problem) if packets.is_none() => return Err(problem),
+            Err(problem) => (None, vec![HookReport { what: "sockets".into(), chosen: "none".into(), lost: problem }]),
+        };
+        hooks.push(report);
+        let engine = Engine::beside(config, &shared);
         let (commands, receiver) = mpsc::sync_channel(64);
         let worker = Worker { capture, engine, active: FxHashMap::default(), commands: receiver };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
             .spawn(move || worker.run())
             .map_err(|e| format!("the capture thread could not be started: {e}"))?;
-        Ok(Self { commands, thread: Some(thread), hooks })
+        Ok(Self { commands, thread: Some(thread), packets, hooks })
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, String> {
@@ -273,7 +318,11 @@ impl Running {
     }
 
     pub fn drain(&self, flush_all: bool) -> Result<Vec<Batch>, String> {
-        self.ask(|reply| Command::Drain { flush_all, reply })
+        let mut batches = self.ask(|reply| Command::Drain { flush_all, reply })?;
+        if let Some(packets) = &self.packets {
+            batches.extend(packets.drain(flush_all)?);
+        }
+        Ok(batches)
     }
 
     pub fn process_changes(&self) -> Result<Vec<ProcessChange>, String> {
@@ -297,15 +346,21 @@ impl Running {
     }
 
     pub fn set_agent_id(&self, id: u16) -> Result<(), String> {
+        self.packets.as_ref().map_or(Ok(()), |packets| packets.set_agent_id(id))?;
         self.ask(|reply| Command::AgentId { id, reply })
     }
 
     pub fn set_throttle(&self, rows_per_second: u32) -> Result<(), String> {
+        self.packets.as_ref().map_or(Ok(()), |packets| packets.set_throttle(rows_per_second))?;
         self.ask(|reply| Command::Throttle { rows_per_second, reply })
     }
 
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
-        self.ask(|reply| Command::Counters { reply })
+        let mut all = self.ask(|reply| Command::Counters { reply })?;
+        if let Some(packets) = &self.packets {
+            all.extend(packets.counters()?);
+        }
+        Ok(all)
     }
 }
 

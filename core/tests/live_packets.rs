@@ -172,17 +172,18 @@ fn interfaces_and_namespaces_that_come_later() {
     }
     let (mut lives, _) = Live::start(&inner("^(eth0|late[0-9]+)$")).expect("capture");
     let [a, b] = joined();
-    let follow = |lives: &mut [Live], name: &str, seen: &mut Vec<Seen>| {
+    let follow = |lives: &mut [Live], one: &Netns, name: &str, seen: &mut Vec<Seen>| {
         until(lives, seen, "a new interface", |_| true);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !lives[0].interfaces().iter().any(|one| one.netns == a.inode() && one.captured && one.name == name) {
+        while !lives[0].interfaces().iter().any(|nic| nic.netns == one.inode() && nic.captured && nic.name == name) {
             assert!(Instant::now() < deadline, "{name} is not found");
             std::thread::sleep(Duration::from_millis(20));
             until(lives, seen, "a new interface", |_| true);
         }
     };
     let mut seen = Vec::new();
-    follow(&mut lives, "eth0", &mut seen);
+    follow(&mut lives, &a, "eth0", &mut seen);
+    follow(&mut lives, &b, "eth0", &mut seen);
     send(&a, "10.77.0.2:7001", 10, 100);
     until(&mut lives, &mut seen, "a new namespace", |seen| udp(seen, 7001).count() == 20);
     // More than have a ring each: they then share one, and nothing is seen twice.
@@ -194,7 +195,7 @@ fn interfaces_and_namespaces_that_come_later() {
         ip(&["-n", &a.0, "link", "set", &name, "up"]);
         ip(&["-n", &a.0, "neigh", "add", &format!("10.78.{number}.2"), "lladdr", "2:0:0:0:0:9", "dev", &name]);
     }
-    follow(&mut lives, "late5", &mut seen);
+    follow(&mut lives, &a, "late5", &mut seen);
     for number in 0..6 {
         send(&a, &format!("10.78.{number}.2:7002"), 10, 100);
     }
@@ -314,7 +315,7 @@ fn a_loopback_gives_each_packet_once() {
         return;
     }
     let one = Netns::new();
-    let (mut lives, _) = Live::start(&PacketConfig { loopback: true, ..inner("^lo$") }).expect("capture");
+    let (mut lives, _) = Live::start(&PacketConfig { loopback: Some(true), ..inner("^lo$") }).expect("capture");
     send(&one, "127.0.0.1:7301", 50, 60);
     let mut seen = Vec::new();
     until(&mut lives, &mut seen, "all", |seen| udp(seen, 7301).count() >= 50);

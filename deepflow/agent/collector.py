@@ -40,7 +40,8 @@ class Collector:
         self._processes = ProcessTable(
             self._proc, self._identity.boot_time_us, frozenset(settings.inputs.proc.process_blacklist)
         )
-        self._core = _core.Agent(settings.core_config([os.getpid(), *self._local_server()], self._identity.agent_id))
+        ignored = [os.getpid(), *self._local_server()]
+        self._core = _core.Agent(settings.core_config(ignored, self._identity.agent_id, self._server_ends()))
         self._hooks: list[dict[str, str]] = []
         self._registered = False
         self._retries = 0
@@ -156,6 +157,11 @@ class Collector:
         listeners, established = scan(self._proc)
         self._core.listeners(json.dumps(listeners))
         self._core.sockets(json.dumps(established))
+        if any(hook["what"] == "sockets" and hook["chosen"] == "none" for hook in self._hooks):
+            # Nothing else tells of the processes that rows of packets will name.
+            now_us = time.time_ns() // 1000
+            pids = {entry["pid"]: entry.get("comm", "") for entry in [*listeners, *established]}
+            self._processes.seen({"pid": pid, "comm": comm, "time_us": now_us} for pid, comm in pids.items())
 
     def _report(self, gauges: dict[str, float]) -> None:
         """The agent's counters as rows of `deepflow_system`: increases since the last report, and gauges."""
@@ -165,11 +171,11 @@ class Collector:
         queued = {name: outbox.pop(name) for name in queued}
         core = {name: float(value) for name, value in self._core.counters().items()}
         groups = {
-            "deepflow_agent_capture": (
-                {k.removeprefix("kernel_"): v for k, v in core.items() if k.startswith("kernel_")},
-                {},
+            "deepflow_agent_capture": _totals_and_sizes(core, "kernel_"),
+            "deepflow_agent_packet": _totals_and_sizes(core, "packet_"),
+            "deepflow_agent_engine": _totals_and_sizes(
+                {name: v for name, v in core.items() if not name.startswith(("kernel_", "packet_"))}, ""
             ),
-            "deepflow_agent_engine": ({k: v for k, v in core.items() if not k.startswith("kernel_")}, {}),
             "deepflow_agent_outbox": (outbox, queued),
             "deepflow_agent_monitor": ({}, {**gauges, "processes": float(len(self._processes))}),
         }
@@ -185,12 +191,34 @@ class Collector:
         data = _core.system_batch(int(time.time()), self._identity.agent_id, json.dumps(rows))
         self._outbox.put(Entry("/v1/ingest/deepflow_system", new_batch_id(), len(rows), _ARROW, data))
 
+    def _server_ends(self) -> list[tuple[str, int]]:
+        """Where packets of the agent itself go."""
+        where = urlsplit(self._settings.server)
+        port = where.port or (443 if where.scheme == "https" else 80)
+        return [(ip, port) for ip in _addresses(where.hostname or "", port)]
+
     def _local_server(self) -> list[int]:
         """Processes of a server on this host: its own traffic with the agent is no traffic to observe."""
         where = urlsplit(self._settings.server)
         if where.hostname not in ("127.0.0.1", "localhost", "::1"):
             return []
         return listening_pids(self._proc, where.port or 80)
+
+
+def _totals_and_sizes(counters: dict[str, float], prefix: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Counters of one part of the core without its prefix: totals, and present sizes (`*_now`)."""
+    mine = {name.removeprefix(prefix): value for name, value in counters.items() if name.startswith(prefix)}
+    sizes = {name: value for name, value in mine.items() if name.endswith("_now")}
+    return {name: value for name, value in mine.items() if name not in sizes}, sizes
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Where a name leads; nowhere when it cannot be resolved now."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return sorted({str(entry[4][0]).partition("%")[0] for entry in found})
 
 
 def _own_address() -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deepflow.settings import Duration
+
+_MOST_HEADERS = 256
+"""Bytes before the payload of a packet that are kept: link layer, a tunnel, IP and TCP with their options."""
 
 
 class Section(BaseModel):
@@ -103,12 +107,71 @@ class EbpfTunning(Section):
 
 
 class Ebpf(Section):
+    disabled: bool = Field(
+        False,
+        description="Use no kernel programs: packets only, that is plaintext protocols, request and network metrics, and of processes what /proc shows.",
+    )
     socket: Socket = Socket()
     tunning: EbpfTunning = EbpfTunning()
 
 
+class AfPacketTunning(Section):
+    ring_blocks_enabled: bool = Field(
+        False, description="Give each ring `ring_blocks` blocks; otherwise the rings share an eighth of `max_memory`."
+    )
+    ring_blocks: int = Field(128, ge=8, le=1_000_000, description="Blocks of 256 KiB of each ring.")
+    packet_fanout_count: int = Field(
+        1, ge=1, le=64, description="Threads that read packets; the kernel divides them among the threads."
+    )
+    packet_fanout_mode: int = Field(
+        0,
+        ge=0,
+        le=5,
+        description="How it divides them (`PACKET_FANOUT`): 0 by flow, 2 by CPU, 5 by queue of the interface. Whatever breaks flows apart makes their metrics wrong.",
+    )
+    interface_promisc_enabled: bool = Field(
+        False, description="Also take packets that are addressed to other machines."
+    )
+
+
+class AfPacket(Section):
+    interface_regex: str = Field(
+        r"^(tap.*|cali.*|veth.*|eth.*|en[osipx].*|lxc.*|lo|[0-9a-f]+_h)$",
+        max_length=65_535,
+        description="Names of the interfaces of the agent's own network namespace on which packets are read; empty: none. While sockets are observed, `lo` is left out unless this key is set: both ends of what passes it are seen already.",
+    )
+    inner_interface_capture_enabled: bool = Field(
+        False, description="Also read packets in the other network namespaces of this host (pods, containers)."
+    )
+    inner_interface_regex: str = Field(
+        r"^eth\d+$", max_length=65_535, description="Names of the interfaces there; empty: none."
+    )
+    bpf_filter_disabled: bool = Field(
+        False, description="Read everything: the agent's own traffic and the ports that are not captured, too."
+    )
+    tunning: AfPacketTunning = AfPacketTunning()
+
+
+class CbpfTunning(Section):
+    max_capture_packet_size: int = Field(
+        65_535,
+        ge=128,
+        le=65_535,
+        description="Bytes kept of a packet; never more than headers and the payload that is looked at need.",
+    )
+    max_capture_pps: int = Field(
+        1_048_576, ge=1, le=10_000_000, description="Packets a second that are looked at; more are counted as lost."
+    )
+
+
+class Cbpf(Section):
+    af_packet: AfPacket = AfPacket()
+    tunning: CbpfTunning = CbpfTunning()
+
+
 class Inputs(Section):
     proc: Proc = Proc()
+    cbpf: Cbpf = Cbpf()
     ebpf: Ebpf = Ebpf()
 
 
@@ -222,8 +285,38 @@ class AgentSettings(Section):
         masked = tags.obfuscate_protocols if "obfuscate_protocols" in tags.model_fields_set else ["Redis"]
         return json.dumps(json.loads(self.core_config([], 0)) | {"obfuscate_protocols": masked})
 
-    def core_config(self, ignored_pids: list[int], agent_id: int) -> str:
-        """The JSON that `_core.Agent` takes (docs/architecture.md, section 2)."""
+    def packet_config(self, own: list[tuple[str, int]]) -> dict[str, Any]:
+        """`packets` of `core_config`; `own` are (address, port) of the server the agent speaks to."""
+        packet, limits = self.inputs.cbpf.af_packet, self.inputs.cbpf.tunning
+        rings = packet.tunning
+        ports = self.inputs.ebpf.socket.kprobe
+        chosen = "interface_regex" in packet.model_fields_set
+        # Packets have no process: where only some processes are observed, they are read only when asked for.
+        interfaces = packet.interface_regex if chosen or not self.only_pids else ""
+        return {
+            "interface_regex": interfaces,
+            "loopback": True if chosen else None,
+            "inner_interface_capture_enabled": packet.inner_interface_capture_enabled,
+            "inner_interface_regex": packet.inner_interface_regex,
+            "bpf_filter_disabled": packet.bpf_filter_disabled,
+            "ports_blacklist": parse_ports(ports.blacklist.ports),
+            "ports_whitelist": parse_ports(ports.whitelist.ports),
+            "own": [{"ip": ip, "port": port} for ip, port in own],
+            "ring_blocks": rings.ring_blocks if rings.ring_blocks_enabled else 0,
+            "ring_bytes": self.global_.limits.max_memory * (1 << 20) // 8,
+            "fanout_count": rings.packet_fanout_count,
+            "fanout_mode": rings.packet_fanout_mode,
+            "promiscuous": rings.interface_promisc_enabled,
+            "max_packet_bytes": min(
+                limits.max_capture_packet_size,
+                self.processors.request_log.tunning.payload_truncation + _MOST_HEADERS,
+            ),
+            "max_pps": limits.max_capture_pps,
+            "proc_dir": str(self.inputs.proc.proc_dir_path),
+        }
+
+    def core_config(self, ignored_pids: list[int], agent_id: int, own: list[tuple[str, int]] | None = None) -> str:
+        """The JSON that `_core.Agent` takes (docs/architecture.md, section 2); `own` as in `packet_config`."""
         log = self.processors.request_log
         tags = log.tag_extraction
         socket = self.inputs.ebpf.socket
@@ -241,7 +334,9 @@ class AgentSettings(Section):
                 "session_aggregate_max_entries": log.tunning.session_aggregate_max_entries,
                 "l7_throttle": self.outputs.flow_log.throttles.l7_throttle,
                 "syscall_trace_id_disabled": socket.tunning.syscall_trace_id_disabled,
+                "ebpf_disabled": self.inputs.ebpf.disabled,
                 "hook": socket.tunning.hook,
+                "packets": self.packet_config(own or []),
                 "x_request_id": [_header(name) for name in tags.tracing_tag.x_request_id],
                 "apm_trace_id": [_header(name) for name in tags.tracing_tag.apm_trace_id],
                 "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::packet::live::PacketConfig;
 use crate::protocols::ParserSettings;
 
 /// All keys; what the kernel side needs is read by it from here.
@@ -31,8 +32,12 @@ pub struct EngineConfig {
     /// Most flows of packets that one thread follows.
     pub concurrent_flow_limit: usize,
     pub syscall_trace_id_disabled: bool,
+    /// No kernel programs: packets only.
+    pub ebpf_disabled: bool,
     /// "auto", "sock_length" or "sys_enter".
     pub hook: String,
+    /// Which packets are read.
+    pub packets: PacketConfig,
     pub x_request_id: Vec<String>,
     pub apm_trace_id: Vec<String>,
     pub apm_span_id: Vec<String>,
@@ -63,7 +68,9 @@ impl Default for EngineConfig {
             l4_throttle: 0,
             concurrent_flow_limit: 65_535,
             syscall_trace_id_disabled: false,
+            ebpf_disabled: false,
             hook: "auto".to_string(),
+            packets: PacketConfig::default(),
             x_request_id: parsers.x_request_id,
             apm_trace_id: parsers.apm_trace_id,
             apm_span_id: parsers.apm_span_id,
@@ -120,7 +127,7 @@ impl EngineConfig {
         if self.http_endpoint_segments == 0 {
             return outside("http_endpoint_segments", &0, "1 or more");
         }
-        Ok(())
+        self.packets.check().map_err(|problem| format!("The core's configuration cannot be used: {problem}"))
     }
 
     /// What parsers read.

@@ -1,6 +1,5 @@
 //! The packets of this host for its workers.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver};
@@ -177,12 +176,13 @@ impl Live {
         });
     }
 
-    /// Hands over what is in the rings, of each ring in the order of arrival.
-    pub fn poll(&mut self, each: &mut impl FnMut(&Frame<'_>, &Interfaces)) {
+    /// Hands over what is in the rings, of each ring in the order of arrival; how full the fullest was, 0 to 1.
+    pub fn poll(&mut self, each: &mut impl FnMut(&Frame<'_>, &Interfaces)) -> f64 {
         self.follow();
         let Self { rings, interfaces, counters, max_pps, second, in_second, .. } = self;
+        let mut fullest = 0.0;
         for one in rings {
-            one.ring.read(&mut |frame| {
+            let fill = one.ring.read(&mut |frame| {
                 if frame.nic == 0 {
                     counters.strange += 1;
                     return;
@@ -199,12 +199,9 @@ impl Live {
                 counters.bytes += u64::from(frame.wire);
                 each(frame, interfaces);
             });
+            fullest = f64::max(fullest, fill);
         }
-    }
-
-    /// How full the fullest ring is, 0 to 1.
-    pub fn fill(&self) -> f64 {
-        self.rings.iter().map(|one| one.ring.fill()).fold(0.0, f64::max)
+        fullest
     }
 
     /// Totals since the start.
@@ -216,16 +213,26 @@ impl Live {
         LiveCounters { dropped: rings.dropped, malformed: rings.malformed, ..self.counters }
     }
 
-    /// What all workers have together now.
-    pub fn sizes(&self) -> BTreeMap<&'static str, u64> {
-        let status = self.status.lock().map(|status| status.clone()).unwrap_or_default();
-        let sizes = [
+    /// What all workers have together.
+    pub fn sizes(&self) -> Sizes {
+        Sizes(Arc::clone(&self.status))
+    }
+}
+
+/// How much is captured at present.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes(Arc<Mutex<Status>>);
+
+impl Sizes {
+    pub fn now(&self) -> [(&'static str, u64); 5] {
+        let status = self.0.lock().map(|status| status.clone()).unwrap_or_default();
+        [
             ("interfaces_now", status.interfaces),
             ("namespaces_now", status.namespaces),
             ("rings_now", status.rings),
             ("ring_bytes_now", status.ring_bytes),
             ("left_out_now", status.left_out),
-        ];
-        sizes.into_iter().map(|(name, value)| (name, value as u64)).collect()
+        ]
+        .map(|(name, value)| (name, value as u64))
     }
 }

@@ -275,29 +275,24 @@ impl Ring {
         self.nics = nics;
     }
 
-    /// Part of the blocks that wait for the reader.
-    pub fn fill(&self) -> f64 {
-        let waits = |block: &usize| {
-            self.map.status(*block).is_some_and(|one| one.load(Ordering::Relaxed) & libc::TP_STATUS_USER != 0)
-        };
-        (0..self.blocks).filter(waits).count() as f64 / self.blocks as f64
-    }
-
-    /// Hands over every packet of the blocks that are ready, each block once at most.
-    pub fn read(&mut self, each: &mut impl FnMut(&Frame<'_>)) {
-        for _ in 0..self.blocks {
+    /// Hands over every packet of the blocks that are ready, each block once at most; which part of the blocks it was.
+    pub fn read(&mut self, each: &mut impl FnMut(&Frame<'_>)) -> f64 {
+        let mut read = 0;
+        while read < self.blocks {
             let Some(status) = self.map.status(self.next) else {
-                return;
+                break;
             };
             if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
-                return;
+                break;
             }
             if let Some(block) = self.map.block(self.next) {
                 self.counters.malformed += walk(block, &self.nics, each);
             }
             status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
             self.next = (self.next + 1) % self.blocks;
+            read += 1;
         }
+        read as f64 / self.blocks as f64
     }
 
     /// Totals since the ring was opened.

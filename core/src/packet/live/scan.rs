@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use regex_lite::Regex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::filter::{self, Condition, End, Instruction};
+use super::filter::{self, Instruction};
 use super::interfaces::{Interface, Interfaces, Kind, Peer};
 use super::namespaces::{self, Namespace, Watch};
 use super::netlink::{Link, Netlink};
@@ -30,13 +30,13 @@ const MOST_BLOCKS: usize = 64;
 const LEAST_BLOCKS: usize = 8;
 /// Blocks of a ring in another namespace, most of which are pods.
 const INNER_BLOCKS: usize = 16;
-/// The agent's own addresses that the filter names at most.
-const MAX_OWN_ENDS: usize = 128;
 
 const RESCAN: Duration = Duration::from_secs(3);
 /// After a change there may be more: an interface comes first, then its addresses.
 const SOON: Duration = Duration::from_millis(500);
 const SOON_SCANS: u32 = 4;
+/// How long packets of an interface may still be in a ring after it went.
+const DEPARTURE: Duration = Duration::from_secs(1);
 /// Least time between two looks.
 const CALM: Duration = Duration::from_millis(100);
 
@@ -92,41 +92,12 @@ pub(super) struct Scanner {
     open: FxHashMap<RingKey, Opened>,
     /// Namespaces that have one ring for all.
     joined: FxHashSet<u32>,
+    /// As told last, and those that went a moment ago.
+    known: Vec<Interface>,
+    departed: Vec<(Instant, Interface)>,
     changes: Netlink,
     watch: Watch,
     status: Arc<Mutex<Status>>,
-}
-
-/// Own traffic and ports that are not wanted.
-fn condition(config: &PacketConfig, own_addresses: &[std::net::IpAddr]) -> Condition {
-    if config.bpf_filter_disabled {
-        return Condition::Always;
-    }
-    let mut own: Vec<(std::net::IpAddr, u16)> = Vec::new();
-    for end in &config.own {
-        own.push((end.ip.to_canonical(), end.port));
-        // A server on this host may be spoken to at any of its addresses.
-        if end.ip.is_loopback() || own_addresses.contains(&end.ip) {
-            own.extend(own_addresses.iter().map(|ip| (*ip, end.port)));
-        }
-    }
-    own.sort_unstable();
-    own.dedup();
-    own.truncate(MAX_OWN_ENDS);
-    let own = own.into_iter().map(|(ip, port)| Condition::end(ip, port)).collect();
-    let ports = |list: &[u16]| {
-        Condition::Any(filter::ranges(list).into_iter().map(|(first, last)| Condition::port(first, last)).collect())
-    };
-    let mut all = vec![
-        Condition::All(vec![Condition::Transport(6), Condition::Any(own)]).negated(),
-        ports(&config.ports_blacklist).negated(),
-    ];
-    if !config.ports_whitelist.is_empty() {
-        // What has no ports is not judged by them.
-        let none = Condition::All([End::Source, End::Destination].map(|end| Condition::Port(end, 0, 0)).to_vec());
-        all.push(Condition::Any(vec![ports(&config.ports_whitelist), none]));
-    }
-    Condition::All(all)
 }
 
 impl Scanner {
@@ -150,6 +121,8 @@ impl Scanner {
             last_number: 0,
             open: FxHashMap::default(),
             joined: FxHashSet::default(),
+            known: Vec::new(),
+            departed: Vec::new(),
             changes,
             watch: Watch::new(),
             status,
@@ -196,22 +169,54 @@ impl Scanner {
     pub fn scan(&mut self) {
         let mut status = Status::default();
         let seen = self.look(&mut status);
-        let list = self.interfaces(&seen, &mut status);
+        let mut list = self.interfaces(&seen, &mut status);
+        // Before their packets come, so that each is of a known interface …
+        self.publish(&list);
         self.open_rings(&seen, &list, &mut status);
-        status.namespaces = seen.len();
-        status.interfaces = list.iter().filter(|one| one.captured).count();
-        status.rings = self.open.len() * self.workers.len();
-        status.ring_bytes = self.open.values().map(|ring| ring.bytes).sum();
+        for one in &mut list {
+            one.captured = self.reads((one.netns, one.index));
+        }
+        // … and afterwards, so that those called captured are.
+        self.publish(&list);
         let mut captured: Vec<&Interface> = list.iter().filter(|one| one.captured).collect();
         captured.sort_by_key(|one| (one.netns != self.own.inode, one.netns, one.index));
         status.names = captured.iter().map(|one| one.name.clone()).collect();
+        status.namespaces = seen.len();
+        status.interfaces = captured.len();
+        status.rings = self.open.len() * self.workers.len();
+        status.ring_bytes = self.open.values().map(|ring| ring.bytes).sum();
         if let Ok(mut shared) = self.status.lock() {
             *shared = status;
         }
-        let interfaces = Arc::new(Interfaces::new(self.own.inode, list));
-        self.tell(|| Change::Interfaces(Arc::clone(&interfaces)));
         // Not to keep another namespace alive until the next look.
         let _ = namespaces::enter(&self.own);
+    }
+
+    /// A ring takes packets of this interface.
+    fn reads(&self, key: RingKey) -> bool {
+        let shared = || {
+            self.open
+                .get(&(key.0, 0))
+                .is_some_and(|ring| ring.nics.iter().any(|(index, _)| *index == key.1.cast_signed()))
+        };
+        self.open.contains_key(&key) || shared()
+    }
+
+    /// Tells of the interfaces, if anything is new; those that just went are still known for a while.
+    fn publish(&mut self, list: &[Interface]) {
+        if self.known == list {
+            return;
+        }
+        let now = Instant::now();
+        let present: FxHashSet<u32> = list.iter().map(|one| one.nic).collect();
+        let gone = self.known.drain(..).filter(|one| !present.contains(&one.nic)).map(|one| (now, one));
+        self.departed.extend(gone);
+        self.departed.retain(|(since, _)| since.elapsed() < DEPARTURE);
+        self.known = list.to_vec();
+        let departed = self.departed.iter().map(|(_, one)| Interface { captured: false, ..one.clone() });
+        let all = list.iter().cloned().chain(departed).collect();
+        let interfaces = Arc::new(Interfaces::new(self.own.inode, all));
+        self.tell(|| Change::Interfaces(Arc::clone(&interfaces)));
     }
 
     fn tell(&self, change: impl Fn() -> Change) {
@@ -278,7 +283,7 @@ impl Scanner {
                     master: link.master,
                     addresses: one.addresses.get(&link.index).cloned().unwrap_or_default(),
                     peer: peers.get(&key).copied(),
-                    captured: self.chosen(netns, link),
+                    captured: self.reads(key),
                 });
             }
         }
@@ -289,14 +294,15 @@ impl Scanner {
     fn chosen(&self, netns: u32, link: &Link) -> bool {
         let pattern = if netns == self.own.inode { &self.outer } else { &self.inner };
         let loopback = Kind::of(link) == Kind::Loopback;
-        (!loopback || self.config.loopback) && pattern.as_ref().is_some_and(|one| one.is_match(&link.name))
+        (!loopback || self.config.loopback.unwrap_or(true))
+            && pattern.as_ref().is_some_and(|one| one.is_match(&link.name))
     }
 
     /// Rings as they are wanted now: new ones are opened, those of what is gone closed, filters brought up to date.
     fn open_rings(&mut self, seen: &[Seen], list: &[Interface], status: &mut Status) {
         let own_addresses: Vec<_> =
             list.iter().filter(|one| one.netns == self.own.inode).flat_map(|one| one.addresses.clone()).collect();
-        let condition = condition(&self.config, &own_addresses);
+        let condition = self.config.condition(&own_addresses);
         let wanted = self.wanted(seen, list);
         let gone: Vec<RingKey> = self.open.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         for key in gone {
@@ -336,7 +342,9 @@ impl Scanner {
                 self.open_ring(*key, filter, nics, blocks, list)
             });
             if let Err(error) = opened {
-                let names: Vec<&str> = list.iter().filter(|one| on_ring(one, *key)).map(|one| &*one.name).collect();
+                let numbers: FxHashSet<u32> = nics.iter().map(|(_, nic)| *nic).collect();
+                let names: Vec<&str> =
+                    list.iter().filter(|one| numbers.contains(&one.nic)).map(|one| &*one.name).collect();
                 status.problems.push(match error.raw_os_error() {
                     Some(libc::EPERM) => "packet sockets need CAP_NET_RAW (or root)".to_string(),
                     _ => format!("packets of {} cannot be read: {error}", names.join(", ")),
@@ -347,19 +355,17 @@ impl Scanner {
 
     /// The interfaces (index and number) of each ring that is to be open.
     fn wanted(&mut self, seen: &[Seen], list: &[Interface]) -> FxHashMap<RingKey, Vec<(i32, u32)>> {
-        let up: FxHashSet<RingKey> = seen
+        // A socket can be bound before its interface is up, but then cannot join a group.
+        let up = |link: &Link, key: &RingKey| link.flags & libc::IFF_UP as u32 != 0 || self.open.contains_key(key);
+        let chosen: FxHashSet<RingKey> = seen
             .iter()
-            .flat_map(|one| one.links.iter().map(|link| (one.namespace.inode, link)))
-            .filter(|(_, link)| link.flags & libc::IFF_UP as u32 != 0)
-            .map(|(netns, link)| (netns, link.index))
+            .flat_map(|one| one.links.iter().map(|link| ((one.namespace.inode, link.index), link)))
+            .filter(|(key, link)| self.chosen(key.0, link) && up(link, key))
+            .map(|(key, _)| key)
             .collect();
         let mut by_namespace: FxHashMap<u32, Vec<(i32, u32)>> = FxHashMap::default();
-        for one in list.iter().filter(|one| one.captured) {
-            let key = (one.netns, one.index);
-            // A socket can be bound before its interface is up, but then cannot join a group.
-            if up.contains(&key) || self.open.contains_key(&key) {
-                by_namespace.entry(one.netns).or_default().push((one.index.cast_signed(), one.nic));
-            }
+        for one in list.iter().filter(|one| chosen.contains(&(one.netns, one.index))) {
+            by_namespace.entry(one.netns).or_default().push((one.index.cast_signed(), one.nic));
         }
         self.joined.retain(|netns| by_namespace.contains_key(netns));
         let mut wanted = FxHashMap::default();
@@ -419,7 +425,7 @@ impl Scanner {
         blocks: usize,
         list: &[Interface],
     ) -> io::Result<()> {
-        let loopback = list.iter().any(|one| key.1 != 0 && on_ring(one, key) && one.kind == Kind::Loopback);
+        let loopback = list.iter().any(|one| (one.netns, one.index) == key && one.kind == Kind::Loopback);
         let mode = self.config.fanout_mode;
         let mut rings: Vec<Ring> = Vec::with_capacity(self.workers.len());
         for worker in 0..self.workers.len() {
@@ -451,10 +457,6 @@ impl Scanner {
         self.open.insert(key, Opened { sockets, filter, nics: nics.to_vec(), bytes });
         Ok(())
     }
-}
-
-fn on_ring(one: &Interface, key: RingKey) -> bool {
-    one.captured && one.netns == key.0 && (key.1 == 0 || key.1 == one.index)
 }
 
 /// The other end of each veth, confirmed by the number its namespace gives the other one's.

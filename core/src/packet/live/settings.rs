@@ -5,6 +5,11 @@ use std::net::IpAddr;
 use regex_lite::Regex;
 use serde::Deserialize;
 
+use super::filter::{self, Condition, End};
+
+/// The agent's own ends that the filter names at most.
+const MAX_OWN_ENDS: usize = 128;
+
 /// An end whose traffic is the agent's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct OwnEnd {
@@ -17,8 +22,8 @@ pub struct OwnEnd {
 pub struct PacketConfig {
     /// Interfaces of the agent's namespace; empty: none.
     pub interface_regex: String,
-    /// The loopback, if the expression matches it.
-    pub loopback: bool,
+    /// The loopback, if the expression matches it; not said: yes, unless sockets are seen.
+    pub loopback: Option<bool>,
     pub inner_interface_capture_enabled: bool,
     /// Interfaces of all other namespaces.
     pub inner_interface_regex: String,
@@ -46,7 +51,7 @@ impl Default for PacketConfig {
     fn default() -> Self {
         Self {
             interface_regex: String::new(),
-            loopback: false,
+            loopback: None,
             inner_interface_capture_enabled: false,
             inner_interface_regex: r"^eth\d+$".to_string(),
             bpf_filter_disabled: false,
@@ -93,5 +98,37 @@ impl PacketConfig {
             return Err(format!("`packets.max_packet_bytes` is {}; allowed is 128 to 65535.", self.max_packet_bytes));
         }
         Ok(())
+    }
+
+    /// What is not own traffic and has no port that is not wanted. `own_addresses`: of this host.
+    pub(super) fn condition(&self, own_addresses: &[IpAddr]) -> Condition {
+        if self.bpf_filter_disabled {
+            return Condition::Always;
+        }
+        let mut own: Vec<(IpAddr, u16)> = Vec::new();
+        for end in &self.own {
+            own.push((end.ip.to_canonical(), end.port));
+            // A server on this host may be spoken to at any of its addresses.
+            if end.ip.is_loopback() || own_addresses.contains(&end.ip) {
+                own.extend(own_addresses.iter().map(|ip| (*ip, end.port)));
+            }
+        }
+        own.sort_unstable();
+        own.dedup();
+        own.truncate(MAX_OWN_ENDS);
+        let own = own.into_iter().map(|(ip, port)| Condition::end(ip, port)).collect();
+        let ports = |list: &[u16]| {
+            Condition::Any(filter::ranges(list).into_iter().map(|(first, last)| Condition::port(first, last)).collect())
+        };
+        let mut all = vec![
+            Condition::All(vec![Condition::Transport(6), Condition::Any(own)]).negated(),
+            ports(&self.ports_blacklist).negated(),
+        ];
+        if !self.ports_whitelist.is_empty() {
+            // What has no ports is not judged by them.
+            let none = Condition::All([End::Source, End::Destination].map(|end| Condition::Port(end, 0, 0)).to_vec());
+            all.push(Condition::Any(vec![ports(&self.ports_whitelist), none]));
+        }
+        Condition::All(all)
     }
 }

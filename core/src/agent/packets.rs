@@ -1,0 +1,194 @@
+//! The threads that read packets: each has its part of the rings and follows its flows with an engine of its own.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::{FULLER, POLL_MAX, POLL_MIN, Reply, now_us};
+use crate::batch::Batch;
+use crate::engine::{EngineConfig, Shared};
+use crate::packet::live::{Live, LiveCounters, LiveReport, Sizes};
+use crate::packets::Packets;
+
+/// How long after a packet passed it may still come out of a ring, µs: a block waits for its time, then for the reader.
+const LATE_US: u64 = 150_000;
+
+enum Command {
+    Drain { flush_all: bool, reply: Reply<Vec<Batch>> },
+    AgentId { id: u16, reply: Reply<()> },
+    Throttle { rows_per_second: u32, reply: Reply<()> },
+    Counters { reply: Reply<Vec<(&'static str, u64)>> },
+    Stop,
+}
+
+struct Worker {
+    live: Live,
+    packets: Packets,
+    commands: Receiver<Command>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let (mut next, mut interval) = (Instant::now(), POLL_MAX);
+        loop {
+            match self.commands.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => self.answer(command),
+                Err(RecvTimeoutError::Timeout) => {
+                    interval = match self.read() {
+                        fill if fill > FULLER => (interval / 2).max(POLL_MIN),
+                        fill if fill < FULLER / 4.0 => (interval * 2).min(POLL_MAX),
+                        _ => interval,
+                    };
+                    next = Instant::now() + interval;
+                }
+            }
+        }
+    }
+
+    /// Takes what is in the rings; how full the fullest one was.
+    fn read(&mut self) -> f64 {
+        let Self { live, packets, .. } = self;
+        let fill = live.poll(&mut |frame, interfaces| packets.frame(frame, interfaces));
+        packets.tick(now_us().saturating_sub(LATE_US));
+        // A flow that says nothing more cannot be asked to be quiet.
+        packets.engine.take_quiet();
+        fill
+    }
+
+    fn answer(&mut self, command: Command) {
+        // A caller that went away is no reason to stop: its reply is dropped.
+        match command {
+            Command::Drain { flush_all, reply } => {
+                self.read();
+                let batches = if flush_all {
+                    self.packets.finish(now_us(), false)
+                } else {
+                    self.packets.drain(now_us().saturating_sub(LATE_US))
+                };
+                let _ = reply.send(batches);
+            }
+            Command::AgentId { id, reply } => {
+                self.packets.set_agent_id(id);
+                let _ = reply.send(());
+            }
+            Command::Throttle { rows_per_second, reply } => {
+                self.packets.engine.set_l7_throttle(rows_per_second);
+                let _ = reply.send(());
+            }
+            Command::Counters { reply } => {
+                let _ = reply.send(self.counters());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn counters(&mut self) -> Vec<(&'static str, u64)> {
+        let LiveCounters { packets, bytes, dropped, throttled, malformed, strange } = self.live.counters();
+        let mut all = self.packets.counters();
+        all.extend([
+            ("received", packets),
+            ("received_bytes", bytes),
+            ("dropped", dropped),
+            ("throttled", throttled),
+            ("misplaced", malformed),
+            ("strange", strange),
+        ]);
+        all
+    }
+}
+
+struct Handle {
+    commands: SyncSender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// All threads that read packets.
+pub(super) struct PacketThreads {
+    threads: Vec<Handle>,
+    sizes: Sizes,
+}
+
+/// Rows a second of one of several threads that share a bound; 0 stays without one.
+fn share(rows_per_second: u32, threads: usize) -> u32 {
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX).max(1);
+    if rows_per_second == 0 { 0 } else { (rows_per_second / threads).max(1) }
+}
+
+impl PacketThreads {
+    /// Opens the rings and starts the threads.
+    ///
+    /// # Errors
+    /// One sentence: what the kernel or the privileges refuse, or which key of the configuration is wrong.
+    pub fn start(config: &EngineConfig, shared: &Shared) -> Result<(Self, LiveReport), String> {
+        let (lives, report) = Live::start(&config.packets)?;
+        let count = lives.len();
+        let sizes = lives.first().map(Live::sizes).unwrap_or_default();
+        let config = EngineConfig {
+            l7_throttle: share(config.l7_throttle, count),
+            l4_throttle: share(config.l4_throttle, count),
+            ..config.clone()
+        };
+        let mut all = Self { threads: Vec::with_capacity(count), sizes };
+        for (number, live) in (0u8..).zip(lives) {
+            let packets = Packets::new(&config, shared, number);
+            let (commands, receiver) = mpsc::sync_channel(64);
+            let worker = Worker { live, packets, commands: receiver };
+            let thread = std::thread::Builder::new()
+                .name(format!("deepflow-net{number}"))
+                .spawn(move || worker.run())
+                .map_err(|error| format!("a thread for packets could not be started: {error}"))?;
+            all.threads.push(Handle { commands, thread: Some(thread) });
+        }
+        Ok((all, report))
+    }
+
+    /// Asks every thread at once and waits for all answers.
+    fn ask<T>(&self, command: impl Fn(Reply<T>) -> Command) -> Result<Vec<T>, String> {
+        let gone = || "a thread that reads packets has stopped; restart the agent".to_string();
+        let mut answers = Vec::with_capacity(self.threads.len());
+        for handle in &self.threads {
+            let (reply, answer) = mpsc::sync_channel(1);
+            handle.commands.send(command(reply)).map_err(|_| gone())?;
+            answers.push(answer);
+        }
+        answers.into_iter().map(|answer| answer.recv().map_err(|_| gone())).collect()
+    }
+
+    pub fn drain(&self, flush_all: bool) -> Result<Vec<Batch>, String> {
+        Ok(self.ask(|reply| Command::Drain { flush_all, reply })?.into_iter().flatten().collect())
+    }
+
+    pub fn set_agent_id(&self, id: u16) -> Result<(), String> {
+        self.ask(|reply| Command::AgentId { id, reply }).map(drop)
+    }
+
+    pub fn set_throttle(&self, rows_per_second: u32) -> Result<(), String> {
+        let rows_per_second = share(rows_per_second, self.threads.len());
+        self.ask(|reply| Command::Throttle { rows_per_second, reply }).map(drop)
+    }
+
+    /// Totals of all threads.
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
+        let mut all: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, value) in self.ask(|reply| Command::Counters { reply })?.into_iter().flatten() {
+            *all.entry(format!("packet_{name}")).or_default() += value;
+        }
+        all.extend(self.sizes.now().map(|(name, value)| (format!("packet_{name}"), value)));
+        Ok(all)
+    }
+}
+
+impl Drop for PacketThreads {
+    fn drop(&mut self) {
+        for handle in &self.threads {
+            let _ = handle.commands.send(Command::Stop);
+        }
+        for handle in &mut self.threads {
+            if let Some(thread) = handle.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
