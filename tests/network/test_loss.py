@@ -18,11 +18,11 @@ VOLUME = "40M"
 CONNECTIONS = 2
 
 
-def flows(watched: Watched, table: str, nic: int, db: str, precision: str | None = None) -> dict[str, float]:
+def flows(watched: Watched, table: str, nic: str, db: str, precision: str | None = None) -> dict[str, float]:
     """What the flows of the test say at one interface."""
     columns = ", ".join(f"Sum({name}) AS {name}s" for name in ("packet_tx", "packet_rx", "retrans_tx", "retrans_rx"))
     more = ", Sum(retrans_syn) AS retrans_syns, Sum(closed_flow) AS closed_flows"
-    where = f"server_port = {PORT} AND capture_nic = {nic}"
+    where = f"server_port = {PORT} AND capture_nic = '{nic}'"
     row = watched.query(f"SELECT {columns}{more} FROM {table} WHERE {where}", db, precision)[0]
     return {name: float(value or 0) for name, value in row.items()}
 
@@ -66,7 +66,7 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
             assert seen[f"retrans_{theirs}s"] <= 3, (interface, table, seen)
 
 
-def closed_flows(watched: Watched, table: str, nic: int, db: str, precision: str | None) -> dict[str, float]:
+def closed_flows(watched: Watched, table: str, nic: str, db: str, precision: str | None) -> dict[str, float]:
     """What the flows say once they have ended."""
 
     def ended() -> bool:
@@ -82,7 +82,7 @@ def capturing(watched: Watched) -> None:
 
     def seen() -> bool:
         watched.topology.place("a1").run("ping", "-c", 1, "-W", 1, watched.topology.pods["b1"].address)
-        sql = f"SELECT Sum(packet) AS packets FROM network_map WHERE capture_nic = {nics['a/vetha1']}"
+        sql = f"SELECT Sum(packet) AS packets FROM network_map WHERE capture_nic = '{nics['a/vetha1']}'"
         rows = watched.query(sql, "flow_metrics", "1s")
         return bool(rows) and int(rows[0]["packets"] or 0) > 0
 

@@ -25,7 +25,7 @@ def test_bytes_and_packets_are_those_of_the_interface(options: tuple[str, ...], 
         columns = ", ".join(
             f"Sum({kind}_{way}) AS {kind}s_{way}" for kind in ("byte", "packet") for way in ("tx", "rx")
         )
-        row = watched.query(f"SELECT {columns} FROM network_map WHERE capture_nic = {nic}", "flow_metrics", "1s")[0]
+        row = watched.query(f"SELECT {columns} FROM network_map WHERE capture_nic = '{nic}'", "flow_metrics", "1s")[0]
         bytes_tx, bytes_rx, packets_tx, packets_rx = (int(value or 0) for value in row.values())
         return bytes_tx, bytes_rx, packets_tx, packets_rx
 
