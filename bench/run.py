@@ -40,6 +40,10 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
     "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
     "network": ("iperf3 over a veth pair with and without capture; packets a second and core", python("network")),
+    "option_tracing": (
+        "TCP throughput without options, sampled, on every segment",
+        python("option_tracing"),
+    ),
     "server_ingest": ("rows a second into the embedded store, against the bare insert", python("server_ingest")),
     "trace": ("search and assembly of one trace", python("trace")),
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /* Beginning and end of processes. Threads are not reported. */
-#include "include/output.h"
+#include "include/counters.h"
+#include "include/task.h"
 
 enum { DF_FILENAME = 256, SIGNAL_GROUP_EXIT = 4 };
 
@@ -10,24 +11,34 @@ struct df_event {
 };
 
 struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} processes SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct df_event);
 } event_scratch SEC(".maps");
 
+/* A wake-up of the reader would cost more than the capture itself: it reads on a timer. */
+static __always_inline void df_output(void *record, __u64 size)
+{
+	if (bpf_ringbuf_output(&processes, record, size, BPF_RB_NO_WAKEUP))
+		df_count(dropped);
+}
+
 static __always_inline void df_process_of(struct df_process *record, struct task_struct *task, __u8 kind)
 {
 	record->h.time_ns = bpf_ktime_get_boot_ns();
-	record->h.pid = task->tgid;
-	record->h.tid = task->pid;
+	df_task(&record->h, task);
 	record->h.kind = kind;
 	record->h.direction = record->h.family = record->h.protocol = 0;
 	record->h.netns = 0;
 	if (task->nsproxy) /* given up before the end of the task */
 		record->h.netns = task->nsproxy->net_ns->ns.inum;
 	record->h.cgroup = bpf_get_current_cgroup_id();
-	df_comm(&record->h, task);
 	record->ppid = task->real_parent->tgid;
 	record->uid = task->cred->uid.val;
 	record->exit_code = 0;

@@ -41,7 +41,7 @@ system() {
   for version in 19 18 17 16; do
     if installed "clang-$version" && installed "llvm-$version"; then clang=$version; break; fi
   done
-  wanted="libbpf-dev gcc libc6-dev iproute2 nginx-light mariadb-server redis-server dnsmasq-base bind9-dnsutils python3-pymysql python3-redis chromium fonts-dejavu-core wrk tcpdump"
+  wanted="libbpf-dev gcc libc6-dev iproute2 nginx-light mariadb-server redis-server dnsmasq-base bind9-dnsutils python3-pymysql python3-redis chromium fonts-dejavu-core wrk tcpdump iperf3"
   command -v node >/dev/null || wanted+=" nodejs npm"
   PATH="$PATH:/usr/local/go/bin" command -v go >/dev/null || wanted+=" golang-go"
   if [ -n "$clang" ]; then

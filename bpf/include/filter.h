@@ -4,7 +4,7 @@
 #ifndef DF_FILTER_H
 #define DF_FILTER_H
 
-#include "output.h"
+#include "counters.h"
 
 enum { DF_INLINE_PIDS = 4, DF_PID_IGNORED = 1, DF_PID_ONLY = 2, DF_PORT_BLACK = 1, DF_PORT_WHITE = 2 };
 

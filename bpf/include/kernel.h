@@ -63,8 +63,13 @@ struct socket {
 	struct sock *sk;
 };
 
+typedef struct {
+	int owned; /* by a task, not by the network's interrupt */
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	struct sk_buff_head sk_receive_queue;
 	struct socket *sk_socket;
 	__u16 sk_protocol;
@@ -162,6 +167,48 @@ struct bpf_sock_addr {
 	void *sk __attribute__((aligned(8)));
 };
 
+/* sockops (struct bpf_sock_ops in uapi): ABI, likewise. */
+struct bpf_sock_ops {
+	__u32 op;
+	__u32 args[4];
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;  /* host order */
+	__u32 is_fullsock; /* 0: a request that waits in the listener */
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 bpf_sock_ops_cb_flags;
+	__u32 state;
+	__u32 rtt_min;
+	__u32 snd_ssthresh;
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u32 unread[15];
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	void *sk __attribute__((aligned(8)));
+	void *skb_data __attribute__((aligned(8)));
+	void *skb_data_end __attribute__((aligned(8)));
+	__u32 skb_len;
+	__u32 skb_tcp_flags;
+};
+
+struct tcphdr {
+	__u16 source;
+	__u16 dest;
+	__u32 seq;
+	__u32 ack_seq;
+	__u8 offset; /* in words, in the high four bits */
+	__u8 flags;
+	__u16 window;
+	__u16 check;
+	__u16 urgent;
+};
+
 /* What user space passes to the kernel: ABI, never relocated. */
 struct user_iovec {
 	__u64 base;
@@ -200,6 +247,8 @@ enum {
 	IPPROTO_UDP = 17,
 	TCP_SYN_SENT = 2,
 	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
+	TCP_FLAG_SYN = 0x02,
 	SOCK_DEAD = 0, /* enum sock_flags: no process owns the socket any more */
 	SOCK_DONE = 1, /* a FIN was received */
 	MSG_OOB = 0x1,
@@ -213,7 +262,23 @@ enum {
 	TS_COMPAT = 2, /* thread_info.status: in a 32-bit system call */
 };
 
+enum {
+	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,
+	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
+	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
+	BPF_SOCK_OPS_STATE_CB = 10,
+	BPF_SOCK_OPS_TCP_LISTEN_CB = 11,
+	BPF_SOCK_OPS_HDR_OPT_LEN_CB = 14,
+	BPF_SOCK_OPS_WRITE_HDR_OPT_CB = 15,
+	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
+	BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG = 1 << 6,
+	BPF_WRITE_HDR_TCP_CURRENT_MSS = 1,
+};
+
 #define ntohs(x) __builtin_bswap16(x)
+#define htons(x) __builtin_bswap16(x)
+#define ntohl(x) __builtin_bswap32(x)
+#define htonl(x) __builtin_bswap32(x)
 
 /* System calls that move bytes of sockets. */
 #if defined(__TARGET_ARCH_x86)

@@ -57,9 +57,7 @@ struct df_process {
 
 /* Totals of one CPU. */
 struct df_counters {
-	__u64 records;
-	__u64 bytes;	  /* of records, in the ring */
-	__u64 dropped;	  /* the ring was full */
+	__u64 dropped;	  /* records: the ring was full */
 	__u64 filtered;	  /* calls of processes, namespaces or ports that were not asked for */
 	__u64 quiet;	  /* calls on sockets marked quiet */
 	__u64 unreadable; /* payloads that could not be copied */

@@ -10,7 +10,7 @@
 #ifndef DF_RING_H
 #define DF_RING_H
 
-#include "output.h"
+#include "counters.h"
 
 enum {
 	DF_CHUNK = 1 << 17,

@@ -10,6 +10,7 @@
 #include "call.h"
 #include "filter.h"
 #include "ring.h"
+#include "task.h"
 
 const volatile __u32 payload_truncation = 1024; /* payload bytes of one record, at most DF_CAPTURE_MAX */
 const volatile __u32 run_budget = 16384;	/* payload bytes of a run: TCP data of one direction until it changes */

@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 4] = ["socket", "syscall", "process", "probe"];
+const PROGRAMS: [&str; 5] = ["socket", "syscall", "process", "sockopt", "probe"];
 
 /// The first of `names` that runs.
 fn tool(names: &[String]) -> Option<String> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::{Capture, CaptureConfig, Hook, HookReport};
+use crate::bpf::{Capture, CaptureConfig, Hook, HookReport, OptionTracing};
 use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener, Shared};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
 use crate::packet::live::LiveReport;
@@ -142,6 +142,7 @@ impl EventSink for Watch<'_> {
 struct Worker {
     /// None where no kernel program runs: the engine then only keeps what it is told.
     capture: Option<Capture>,
+    options: Option<OptionTracing>,
     engine: Engine,
     active: FxHashMap<u32, (Task, u64)>,
     commands: Receiver<Command>,
@@ -245,9 +246,12 @@ impl Worker {
             ("filtered", kernel.filtered),
             ("quiet", kernel.quiet),
             ("unreadable", kernel.unreadable),
-            ("delivered", kernel.delivered),
             ("malformed", kernel.malformed),
         ];
+        if let Some(options) = self.options.as_ref().map(OptionTracing::counters) {
+            all.insert("tcp_option_written".to_string(), options.written);
+            all.insert("tcp_option_refused".to_string(), options.refused);
+        }
         all.extend(named.map(|(name, value)| (format!("kernel_{name}"), value)));
         all
     }
@@ -299,10 +303,15 @@ impl Running {
             Err(problem) if packets.is_none() => return Err(problem),
             Err(problem) => (None, vec![HookReport { what: "sockets".into(), chosen: "none".into(), lost: problem }]),
         };
+        let options = (config.tcp_option_trace && !config.ebpf_disabled)
+            .then(|| OptionTracing::start(config.tcp_option_sampling_window));
+        let (options, traced) = options.unzip();
+        hooks.extend(traced);
         hooks.push(report);
         let engine = Engine::beside(config, &shared);
         let (commands, receiver) = mpsc::sync_channel(64);
-        let worker = Worker { capture, engine, active: FxHashMap::default(), commands: receiver };
+        let worker =
+            Worker { capture, options: options.flatten(), engine, active: FxHashMap::default(), commands: receiver };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
             .spawn(move || worker.run())

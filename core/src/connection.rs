@@ -1,11 +1,9 @@
 //! A connection: which protocol it speaks, who is the client, and the state of both directions.
 
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use rustc_hash::FxHashMap;
-
 use crate::causality::Memory;
+use crate::endpoints::Endpoints;
 use crate::event::{Direction, Endpoint, Segment, Source};
 use crate::peers::Process;
 use crate::protocols::{Guess, Late, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
@@ -17,9 +15,6 @@ pub const MAX_TRIES: u32 = 12;
 const MAX_TRIES_FOREIGN: u32 = 3;
 /// Connections given up until an end point counts as foreign.
 const FOREIGN_AFTER: u32 = 4;
-/// How long an end point is remembered, µs.
-const MEMORY_US: u64 = 60_000_000;
-const MAX_ENDPOINTS: usize = 16_384;
 /// Bytes kept of a first payload that may become recognisable.
 const MAX_UNDECIDED: usize = 4096;
 /// Payloads in a row without sense that end the trust in a guess.
@@ -109,43 +104,6 @@ pub enum State {
     Undecided { tries: u32 },
     Parsed { flow: Arc<Flow>, parser: Box<dyn Parser>, senseless: u32 },
     GivenUp,
-}
-
-/// What is known of a server's end point.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    l7: Option<usize>,
-    failures: u32,
-    until_us: u64,
-}
-
-/// Results of recognition by server end point.
-#[derive(Debug, Default)]
-pub struct Endpoints {
-    known: FxHashMap<(u8, IpAddr, u16), Known>,
-}
-
-impl Endpoints {
-    fn get(&self, protocol: u8, server: Endpoint, now_us: u64) -> Option<Known> {
-        self.known.get(&(protocol, server.ip, server.port)).filter(|known| now_us < known.until_us).copied()
-    }
-
-    fn note(&mut self, protocol: u8, server: Endpoint, l7: Option<usize>, now_us: u64) {
-        let until_us = now_us + MEMORY_US;
-        if self.known.len() >= MAX_ENDPOINTS {
-            self.known.retain(|_, known| now_us < known.until_us);
-            if self.known.len() >= MAX_ENDPOINTS {
-                self.known.clear();
-            }
-        }
-        let known = self.known.entry((protocol, server.ip, server.port)).or_insert(Known { l7, failures: 0, until_us });
-        if now_us >= known.until_us {
-            known.failures = 0;
-        }
-        known.failures = if l7.is_some() { 0 } else { known.failures + 1 };
-        known.l7 = l7.or(known.l7);
-        known.until_us = until_us;
-    }
 }
 
 /// What recognition needs from outside the connection.

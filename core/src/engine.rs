@@ -21,7 +21,8 @@ pub use output::{TABLES, VIRTUAL_NETWORK, processes as processes_of};
 pub use settings::EngineConfig;
 pub use shared::{KnownSocket, Listener, Shared};
 
-use crate::connection::{Connection, Endpoints, Flow, Key, Recognition, State, Verdict};
+use crate::connection::{Connection, Flow, Key, Recognition, State, Verdict};
+use crate::endpoints::Endpoints;
 use crate::event::{Direction, Endpoint, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
 use crate::peers::{Process, SharedPeers, comm_bytes, locked};
 use crate::protocols::{Late, ParserSettings};

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod bpf;
 pub mod causality;
 pub mod connection;
+pub mod endpoints;
 pub mod engine;
 pub mod event;
 pub mod flow;

@@ -8,6 +8,7 @@ use crate::flow::state::{End, Timeouts};
 use crate::flow::table::FlowTable;
 use crate::packet::Frame;
 use crate::packet::decoder::Decoder;
+use crate::packet::tunnel::Decapsulation;
 
 /// How long after its last packet a capture file is over for every flow, µs: longer than any time-out.
 const AFTERWARDS_US: u64 = 600_000_000;
@@ -31,7 +32,8 @@ impl Packets {
     pub fn new(config: &EngineConfig, shared: &Shared, thread: u8) -> Self {
         let reports = Reports::new(config.agent_id, config.l4_throttle, shared.clone());
         let flows = FlowTable::new(config.concurrent_flow_limit, Timeouts::default(), thread, reports);
-        let (engine, decoder) = (Engine::beside(config, shared), Decoder::default());
+        let decoder = Decoder::new(Decapsulation::of(&config.tunnel_decap_protocols));
+        let engine = Engine::beside(config, shared);
         Self { engine, decoder, flows, frames: FrameCounters::default() }
     }
 
@@ -96,22 +98,12 @@ impl Packets {
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut list = self.engine.counters();
         let FrameCounters { frames, bytes } = self.frames;
-        let decoded = self.decoder.counters();
+        list.extend(self.decoder.counters().list());
         let flows = self.flows.counters;
         let reports = self.flows.report_counters();
         list.extend([
             ("frames", frames),
             ("frame_bytes", bytes),
-            ("frames_tunnelled", decoded.tunnelled),
-            ("frames_lying_tunnels", decoded.lying_tunnels),
-            ("frames_deeper_tunnels", decoded.deeper_tunnels),
-            ("frames_malformed", decoded.malformed),
-            ("frames_foreign", decoded.foreign),
-            ("fragments_first", decoded.fragments.first),
-            ("fragments_later", decoded.fragments.later),
-            ("fragments_orphaned", decoded.fragments.orphans),
-            ("fragments_displaced", decoded.fragments.displaced),
-            ("fragments_tunnelled", decoded.fragments.tunnelled),
             ("flows", flows.flows),
             ("flows_evicted", flows.evicted),
             ("flows_swapped", flows.swapped),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Endpoint, Task};
+use crate::event::{Endpoint, Place, Task};
 use crate::joined::Joined;
 
 /// Most socket tuples, listening sockets and process names that are remembered.
@@ -165,6 +165,12 @@ impl Peers {
     /// Who owns the socket with this `local` end.
     pub fn owner(&self, protocol: u8, netns: u32, local: Endpoint, remote: Endpoint) -> Option<Process> {
         self.sockets.get(&tuple(protocol, netns, local, remote)).map(|entry| entry.process)
+    }
+
+    /// Who listens at the server's end of a flow of packets, when that end is where they were seen.
+    pub fn server_at(&self, place: &Place, server: Endpoint) -> Option<Process> {
+        let pid = place.l3_end[1].then(|| self.listener(place.netns, server)).flatten()?;
+        Some(Process { pid, comm: self.names.get(&pid).copied().unwrap_or_default() })
     }
 
     /// Forgets sockets that closed a while ago.

@@ -1,6 +1,7 @@
 //! Frames to rows of flows: places, minutes, direction, bounds, names behind address translation.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use _core::batch::Batch;
 use _core::engine::{Engine, EngineConfig, Shared};
@@ -141,6 +142,10 @@ impl Places for TwoEnds {
         };
         if from_client { place } else { place.mirrored() }
     }
+
+    fn is_here(&self, _: IpAddr) -> bool {
+        false
+    }
 }
 
 #[test]
@@ -202,6 +207,8 @@ fn a_long_flow_has_a_row_a_minute() {
     assert_eq!(rows.sum("network_map.1s", "packet_tx"), 27);
     assert_eq!(rows.sum("network_map.1s", "new_flow"), 1);
     assert_eq!(rows.sum("network_map.1s", "tcp_timeout"), 1);
+    // One flow is never more than one in a second.
+    assert_eq!(rows.sum("network_map.1s", "flow_load"), 26);
     let minutes: Vec<u64> = rows.numbers(table, "time").iter().map(|time| time / 60).collect();
     assert!(minutes.windows(2).all(|two| two[0] <= two[1]), "{minutes:?}");
 }
@@ -225,6 +232,21 @@ fn the_protocol_says_who_is_the_client() {
     assert_eq!(rows.numbers("l4_flow_log", "packet_rx"), [2]);
     assert_eq!(rows.numbers("l4_flow_log", "l4_byte_tx"), [GET.len() as u64]);
     assert_eq!(rows.numbers("l4_flow_log", "mac_0"), [0x0200_0000_0001]);
+}
+
+#[test]
+fn what_makes_no_sense_is_counted_on_its_flow() {
+    let mut packets = product("{}");
+    let mut frames = connection();
+    frames.truncate(5);
+    let (request, response) = (101 + GET.len() as u32, 501 + OK.len() as u32);
+    frames.push(tcp(CLIENT, SERVER, PSH_ACK, request, response, b"\x16\x00nothing that HTTP knows\r\n\r\n"));
+    for (at, data) in frames.iter().enumerate() {
+        see(&mut packets, &Nowhere, 0, START_US + at as u64, data);
+    }
+    let rows = Rows::of(packets.finish(START_US + SECOND, true));
+    assert_eq!(rows.numbers("l4_flow_log", "l7_parse_failed"), [1]);
+    assert_eq!(rows.numbers("l4_flow_log", "l7_request"), [1]);
 }
 
 #[test]

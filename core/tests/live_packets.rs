@@ -1,5 +1,8 @@
 //! Packets of real interfaces in namespaces of their own; needs root and iproute2, says so and skips otherwise.
 
+#[path = "driver/skipped.rs"]
+mod skipped;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -12,6 +15,7 @@ use _core::event::Place;
 use _core::packet::decode::decode;
 use _core::packet::live::{Kind, Live, PacketConfig};
 use _core::packet::tunnel::Decapsulation;
+use skipped::skipped;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -56,7 +60,7 @@ fn may() -> bool {
     let root = unsafe { libc::geteuid() } == 0;
     let tool = Command::new("ip").arg("-V").output().is_ok();
     if !root || !tool {
-        eprintln!("skipped: packets of interfaces need root and iproute2");
+        skipped("packets of interfaces need root and iproute2");
     }
     root && tool
 }

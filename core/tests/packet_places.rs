@@ -149,15 +149,22 @@ fn ends_reached_without_a_router() {
 fn an_unknown_interface_is_at_no_end() {
     let (interfaces, _) = Host::build();
     assert_eq!(interfaces.place(9999, ip("10.1.0.2"), ip("10.1.0.3")), Place::default());
-    assert_eq!(interfaces.netns(9999), 0);
 }
 
 #[test]
-fn the_namespace_of_a_veth_is_that_of_the_pod() {
-    let (interfaces, list) = Host::build();
-    for (netns, name, owner) in [(10, "veth1", 11), (11, "eth0", 11), (20, "eth0", 20), (10, "eth0", 10)] {
-        let one = list.iter().find(|one| one.netns == netns && one.name == name).expect("an interface");
-        assert_eq!(interfaces.netns(one.nic), owner, "{name} of {netns}");
+fn the_namespace_is_that_of_the_local_end() {
+    for (netns, name, client, server, home) in [
+        (10, "veth1", "10.1.0.2", WORLD, 11),
+        (10, "veth1", WORLD, "10.1.0.2", 11),
+        // A pod calls its node, and the other way round.
+        (10, "veth1", "10.1.0.2", "10.1.0.1", 10),
+        (10, "veth1", "192.168.0.10", "10.1.0.2", 11),
+        (11, "eth0", "10.1.0.2", "10.1.0.1", 11),
+        (10, "eth0", "10.1.0.2", WORLD, 10),
+        (20, "eth0", "192.168.0.20", WORLD, 20),
+        (13, "lo", "127.0.0.1", "127.0.0.1", 13),
+    ] {
+        assert_eq!(place(netns, name, client, server).netns, home, "{client} to {server} at {name} of {netns}");
     }
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -92,8 +92,26 @@ class SocketTunning(Section):
     )
 
 
+class TcpOptionTrace(Section):
+    enabled: bool = Field(
+        False,
+        description="Write the sender's process, address and sequence number into a TCP option (kind 253) of new connections: both ends of a connection through NAT then name themselves. Their segments hold 16 bytes less.",
+    )
+    sampling_window_bytes: int = Field(
+        16_384,
+        ge=0,
+        le=1_048_576,
+        description="Bytes between two data segments that carry the option, besides SYN and SYN-ACK; 0: every one.",
+    )
+
+
+class SockOps(Section):
+    tcp_option_trace: TcpOptionTrace = TcpOptionTrace()
+
+
 class Socket(Section):
     kprobe: Kprobe = Kprobe()
+    sock_ops: SockOps = SockOps()
     tunning: SocketTunning = SocketTunning()
 
 
@@ -164,8 +182,16 @@ class CbpfTunning(Section):
     )
 
 
+class CbpfPreprocess(Section):
+    tunnel_decap_protocols: list[Annotated[int, Field(ge=1, le=7)]] = Field(
+        [1, 2, 3, 4, 5, 6, 7],
+        description="Tunnels that are looked into: 1 VXLAN, 2 IPIP, 3 Tencent GRE, 4 Geneve, 5 VXLAN-NSH, 6 ERSPAN, 7 TEB. DeepFlow's default is `[1, 2]`.",
+    )
+
+
 class Cbpf(Section):
     af_packet: AfPacket = AfPacket()
+    preprocess: CbpfPreprocess = CbpfPreprocess()
     tunning: CbpfTunning = CbpfTunning()
 
 
@@ -229,11 +255,31 @@ class RequestLog(Section):
     tunning: LogTunning = LogTunning()
 
 
+class FlowTunning(Section):
+    concurrent_flow_limit: int = Field(
+        65_535,
+        ge=1024,
+        le=64_000_000,
+        description="Flows of packets that each thread follows at one time; then the longest silent goes.",
+    )
+
+
+class FlowProcessing(Section):
+    tunning: FlowTunning = FlowTunning()
+
+
 class Processors(Section):
     request_log: RequestLog = RequestLog()
+    flow_log: FlowProcessing = FlowProcessing()
 
 
 class Throttles(Section):
+    l4_throttle: int = Field(
+        10_000,
+        ge=100,
+        le=1_000_000,
+        description="Flow logs a second; the rest is thinned out and counted, meters stay complete.",
+    )
     l7_throttle: int = Field(
         10_000,
         ge=100,
@@ -333,10 +379,15 @@ class AgentSettings(Section):
                 "udp_request_timeout_s": int(log.timeouts.udp_request_timeout),
                 "session_aggregate_max_entries": log.tunning.session_aggregate_max_entries,
                 "l7_throttle": self.outputs.flow_log.throttles.l7_throttle,
+                "l4_throttle": self.outputs.flow_log.throttles.l4_throttle,
+                "concurrent_flow_limit": self.processors.flow_log.tunning.concurrent_flow_limit,
+                "tunnel_decap_protocols": self.inputs.cbpf.preprocess.tunnel_decap_protocols,
                 "syscall_trace_id_disabled": socket.tunning.syscall_trace_id_disabled,
                 "ebpf_disabled": self.inputs.ebpf.disabled,
                 "hook": socket.tunning.hook,
                 "packets": self.packet_config(own or []),
+                "tcp_option_trace": socket.sock_ops.tcp_option_trace.enabled,
+                "tcp_option_sampling_window": socket.sock_ops.tcp_option_trace.sampling_window_bytes,
                 "x_request_id": [_header(name) for name in tags.tracing_tag.x_request_id],
                 "apm_trace_id": [_header(name) for name in tags.tracing_tag.apm_trace_id],
                 "apm_span_id": [_header(name) for name in tags.tracing_tag.apm_span_id],

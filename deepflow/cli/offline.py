@@ -55,6 +55,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     lines = json.loads(_core.probe())
     # In the order in which the agent tries them.
     sources = [line for line in lines if line["what"].startswith("sockets by")]
+    sources += [line for line in lines if line["what"].startswith("packets of")]
     chosen = next((line for line in sources if line["works"]), None)
     can_run = chosen is not None
     if as_json:
@@ -72,7 +73,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         if chosen:
             console.print(f"The agent can run here; it reads {chosen['what']}: {chosen['detail']}.")
         else:
-            console.print("The agent cannot run here: no socket hook loads; run it as root on a kernel with BTF.")
+            console.print("The agent cannot run here: no socket hook loads and no packets can be read; run it as root.")
     if not can_run:
         raise typer.Exit(1)
 

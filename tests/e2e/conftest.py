@@ -23,9 +23,13 @@ def can_observe() -> None:
     if os.geteuid() != 0:
         pytest.skip("the agent needs root here")
     result = subprocess.run(
-        [sys.executable, "-m", "deepflow.cli", "doctor"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "deepflow.cli", "doctor", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if result.returncode != 0:
+    if result.returncode != 0 or not json.loads(result.stdout)["chosen"].startswith("sockets by"):
         pytest.skip(f"deepflow doctor: the agent cannot run here: {(result.stdout + result.stderr)[-500:]}")
 
 

@@ -19,6 +19,7 @@ from deepflow import _core
 
 #: Where scripts/setup.sh keeps what is no part of the checkout.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepflow"
+CHECKOUT = Path(__file__).parents[2]
 #: Interpreter with the official clients and the servers that PyPI has (requirements/live.txt).
 LIVE_PYTHON = Path(os.environ.get("DEEPFLOW_LIVE", CACHE / "live")) / "bin" / "python"
 
@@ -67,6 +68,11 @@ class Observed:
         if port:
             self.await_port(port, seconds, log)
         return log
+
+    def start_scripted(self, name: str, port: int) -> None:
+        """Start a scripted server, `NAME.py` of this folder (`scripted.py`), in the live interpreter."""
+        need(str(LIVE_PYTHON))
+        self.start(LIVE_PYTHON, "-m", f"{__package__}.{name}", str(port), port=port, PYTHONPATH=str(CHECKOUT))
 
     def await_port(self, port: int, seconds: float = 60, log: Path | None = None) -> None:
         """Wait until something listens on 127.0.0.1:`port` of the namespace. Connects to nothing."""

@@ -1,7 +1,7 @@
 """A scripted Oracle listener: answers a thin driver with bytes in the form that it reads. Not a database.
 
-``python oracle_server.py PORT``. The service ``gone`` is refused with ORA-12514. Any other is granted; user and
-password are always scott and tiger. A statement that holds "nowhere" gives ORA-00942, any other changes two rows.
+``python -m tests.live.oracle_server PORT``. The service ``gone`` is refused with ORA-12514. Any other is granted; user
+and password are always scott and tiger. A statement that holds "nowhere" gives ORA-00942, any other changes two rows.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 import re
 import socket
 import struct
-import sys
-import threading
 from importlib import import_module
 from typing import Any
+
+from tests.live.scripted import answer_connections
 
 #: Of the live interpreter, not of the product's.
 CIPHERS: Any = import_module("cryptography.hazmat.primitives.ciphers")
@@ -132,11 +132,5 @@ def serve(connection: socket.socket) -> None:
         connection.close()
 
 
-def main() -> None:
-    with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
-        while True:
-            threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-
-
 if __name__ == "__main__":
-    main()
+    answer_connections(serve)

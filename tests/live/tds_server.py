@@ -1,15 +1,15 @@
 """A scripted SQL Server: answers a few statements with bytes built from [MS-TDS]. Not a database.
 
-``python tds_server.py PORT``. A statement's first word decides: SELECT gives three rows, INSERT counts one, "boom" is
-an error 208; `sp_prepare` gives the handle 7.
+``python -m tests.live.tds_server PORT``. A statement's first word decides: SELECT gives three rows, INSERT counts one,
+"boom" is an error 208; `sp_prepare` gives the handle 7.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-import sys
-import threading
+
+from tests.live.scripted import answer_connections
 
 BATCH, RPC, RESULT, ATTENTION, TRANSACTION, LOGIN, PRELOGIN = 1, 3, 4, 6, 14, 16, 18
 ERROR, COUNT = 2, 0x10
@@ -106,11 +106,5 @@ def serve(connection: socket.socket) -> None:
             connection.sendall(struct.pack(">BBHHBB", RESULT, last, len(piece) + 8, 0, number & 255, 0) + piece)
 
 
-def main() -> None:
-    with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
-        while True:
-            threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-
-
 if __name__ == "__main__":
-    main()
+    answer_connections(serve)

@@ -15,7 +15,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 @pytest.mark.parametrize("serialisation", ["hessian2", "fastjson2"])
 def test_calls(seen: Observed, serialisation: str) -> None:
-    dubbo = program("Dubbo", "dubbo", seen.folder)
+    dubbo = program("Dubbo", "dubbo", seen.folder, "DubboEnds")
     seen.start(*dubbo, "server", str(PORT), port=PORT, seconds=120)
     seen.run(*dubbo, "client", str(PORT), serialisation)
     for point in ("c-p", "s-p"):

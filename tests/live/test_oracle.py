@@ -5,11 +5,10 @@ this client accepts."""
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from tests.live.observed import LIVE_PYTHON, Observed, need
+from tests.live.observed import Observed
 
 ORACLE = 62
 
@@ -35,8 +34,7 @@ with oracledb.connect(user="scott", password="tiger", dsn="127.0.0.1:1521/shop")
 
 @pytest.fixture
 def server(seen: Observed) -> Observed:
-    need(str(LIVE_PYTHON))
-    seen.start(LIVE_PYTHON, Path(__file__).with_name("oracle_server.py"), "1521", port=1521)
+    seen.start_scripted("oracle_server", 1521)
     return seen
 
 

@@ -42,9 +42,12 @@ def test_rocketmq(seen: Observed, header: str) -> None:
         port = BROKER if "broker" in program else NAME_SERVER
         log = seen.start(*java, f"{package}.{program}", "-c", file, port=port, seconds=120, ROCKETMQ_HOME=str(home))
     seen.await_output(log, "boot success")
+    # A broker that started before it saw the name server registers ten seconds later: until then no topic has a route.
+    said = seen.folder / "logs/rocketmqlogs/broker.log"
+    seen.await_output(said, "Registering current broker to name server completed")
     options = (f"-Drocketmq.serialize.type={header}", f"-Duser.home={seen.folder}", "-cp", jars)
-    said = seen.run("java", *options, CLIENT, f"127.0.0.1:{NAME_SERVER}", f"00-{TRACE}-{SPAN}-01", seconds=200)
-    did = json.loads(said.strip().splitlines()[-1])
+    output = seen.run("java", *options, CLIENT, f"127.0.0.1:{NAME_SERVER}", f"00-{TRACE}-{SPAN}-01", seconds=200)
+    did = json.loads(output.strip().splitlines()[-1])
     for point in ("c-p", "s-p"):
         rows = seen.rows(ROCKETMQ, point)
         sent = [row for row in rows if row["request_type"] == "SEND_MESSAGE_V2"]

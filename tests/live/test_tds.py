@@ -3,11 +3,9 @@ Debian, PyPI, npm or the Go proxy, so that the server's bytes are only as good a
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.live.observed import LIVE_PYTHON, Observed, need
+from tests.live.observed import Observed, need
 
 TDS = 201
 
@@ -36,8 +34,7 @@ with pytds.connect("127.0.0.1", port=1433, database="shop", user="sa", password=
 
 @pytest.fixture
 def server(seen: Observed) -> Observed:
-    need(str(LIVE_PYTHON))
-    seen.start(LIVE_PYTHON, Path(__file__).with_name("tds_server.py"), "1433", port=1433)
+    seen.start_scripted("tds_server", 1433)
     return seen
 
 

@@ -12,7 +12,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def test_calls_have_the_outcome_that_the_consumer_saw(seen: Observed) -> None:
-    dubbo = program("Triple", "triple", seen.folder)
+    dubbo = program("Triple", "triple", seen.folder, "DubboEnds")
     seen.start(*dubbo, "server", str(PORT), port=PORT, seconds=120)
     printed = seen.run(*dubbo, "client", str(PORT))
     said = [tuple(line.split("\t")) for line in printed.splitlines() if line.count("\t") == 2]

@@ -49,7 +49,7 @@ class Replay:
             assert row["srt_max"] <= 10_000_000, row
         counted = self.counters
         assert counted["frames"] == frames, counted
-        unread = sum(counted[name] for name in ("frames_malformed", "frames_foreign", "fragments_tunnelled"))
+        unread = sum(counted[name] for name in ("packets_malformed", "packets_foreign", "fragments_tunnelled"))
         in_rows = sum(row["packet_tx"] + row["packet_rx"] for row in self.l4)
         assert in_rows == frames - unread, (in_rows, counted)
 

@@ -2,12 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
+use super::cgroup::Tree;
 use super::clock::{WallClock, boot_ns};
 use super::record::{self, KernelCounters};
 use super::rings::{CHUNK, Rings};
@@ -17,7 +17,6 @@ use crate::event::EventSink;
 /// Bounds of `bpf/include/call.h` and of the rings.
 const PAYLOAD_MAX: u32 = 8192;
 const RING_MAX: u32 = 1 << 30;
-const PROCESS_RING: u32 = 256 * 1024;
 /// One `poll` ends after so many records even when more keep coming.
 const POLL_MAX: usize = 1 << 16;
 const INLINE_PIDS: usize = 4;
@@ -95,7 +94,7 @@ impl Error for CaptureError {}
 /// Totals since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureCounters {
-    /// Records that came out of the rings, and their bytes.
+    /// Records that were read from the rings, of sockets and of processes, and their bytes.
     pub records: u64,
     pub bytes: u64,
     /// Records lost because a ring was full.
@@ -106,8 +105,6 @@ pub struct CaptureCounters {
     pub quiet: u64,
     /// Payloads that were not resident or not where the call says.
     pub unreadable: u64,
-    /// Records handed to a sink.
-    pub delivered: u64,
     /// Records of an unknown form.
     pub malformed: u64,
 }
@@ -137,11 +134,7 @@ pub(super) fn tracepoint(bpf: &mut Ebpf, program: &str, tracepoint: &str, btf: &
 
 /// Loads `process.bpf.c` and attaches it.
 pub(super) fn load_processes(btf: &Btf) -> Result<Ebpf, String> {
-    let mut bpf = EbpfLoader::new()
-        .btf(Some(btf))
-        .map_max_entries("ring", PROCESS_RING)
-        .load(object::PROCESS)
-        .map_err(|error| reason(&error))?;
+    let mut bpf = EbpfLoader::new().btf(Some(btf)).load(object::PROCESS).map_err(|error| reason(&error))?;
     for name in ["sched_process_exec", "sched_process_fork"] {
         tracepoint(&mut bpf, name, name, btf).map_err(|error| reason(&error))?;
     }
@@ -230,7 +223,6 @@ pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Res
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
-        .map_max_entries("ring", 4096)
         .map_max_entries("cursors", cpus)
         .map_max_entries("chunks", cpus << chunk_bits)
         .override_global("chunk_bits", &chunk_bits, true)
@@ -259,20 +251,10 @@ pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Res
     Ok(bpf)
 }
 
-/// Where the cgroup v2 tree is mounted.
-fn cgroup2() -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| path.to_owned())
-    })
-}
-
 /// Attaches the programs that see who sent a datagram.
-fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
-    let root = cgroup2().ok_or("no cgroup2 tree is mounted")?;
-    let cgroup = File::open(&root).map_err(|error| format!("{root}: {error}"))?;
+fn datagram_peers(bpf: &mut Ebpf) -> Result<Tree, String> {
+    let tree = Tree::find()?;
+    let cgroup = tree.open()?;
     for name in ["recvmsg4", "recvmsg6"] {
         let program: &mut CgroupSockAddr = bpf
             .program_mut(name)
@@ -283,7 +265,7 @@ fn datagram_peers(bpf: &mut Ebpf) -> Result<String, String> {
         // A link allows other programs beside it, and takes no flag that says so.
         program.attach(&cgroup, CgroupAttachMode::Single).map_err(|error| reason(&error))?;
     }
-    Ok(root)
+    Ok(tree)
 }
 
 fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(bpf: &mut Ebpf, name: &str) -> Result<T, CaptureError> {
@@ -334,8 +316,6 @@ impl<R> Source<R> {
             return;
         };
         for cpu in per_cpu.iter() {
-            total.records += cpu.records;
-            total.bytes += cpu.bytes;
             total.dropped += cpu.dropped;
             total.filtered += cpu.filtered;
             total.quiet += cpu.quiet;
@@ -361,11 +341,9 @@ pub struct Capture {
     quiet_epoch: Array<MapData, u32>,
     epoch: u32,
     clock: WallClock,
-    delivered: u64,
-    malformed: u64,
-    /// Records of sockets that were read, and their bytes.
     records: u64,
     bytes: u64,
+    malformed: u64,
 }
 
 impl Capture {
@@ -415,9 +393,10 @@ impl Capture {
         });
         if hook == Hook::SockLength {
             reports.push(match datagram_peers(&mut bpf) {
-                Ok(root) => {
-                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {root}");
-                    report("peer of datagrams on unconnected sockets", &chosen, String::new())
+                Ok(tree) => {
+                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {}", tree.path);
+                    let lost = tree.lost().unwrap_or_default().to_owned();
+                    report("peer of datagrams on unconnected sockets", &chosen, lost)
                 }
                 Err(why) => report(
                     "peer of datagrams on unconnected sockets",
@@ -430,7 +409,7 @@ impl Capture {
             Ok(mut bpf) => {
                 let chosen = "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit";
                 reports.push(report("processes", chosen, String::new()));
-                Some(Source::new(take(&mut bpf, "ring")?, bpf)?)
+                Some(Source::new(take(&mut bpf, "processes")?, bpf)?)
             }
             Err(why) => {
                 let lost = format!("processes that live shorter than a scan of /proc ({why})");
@@ -442,9 +421,8 @@ impl Capture {
         let quiet_epoch = take(&mut bpf, "quiet_epoch")?;
         let sockets = Source::new(rings(&mut bpf, config)?, bpf)?;
         let clock = WallClock::new();
-        let (delivered, malformed, records, bytes) = (0, 0, 0, 0);
-        let capture =
-            Self { sockets, processes, quiet, quiet_epoch, epoch: 0, clock, delivered, malformed, records, bytes };
+        let (records, bytes, malformed) = (0, 0, 0);
+        let capture = Self { sockets, processes, quiet, quiet_epoch, epoch: 0, clock, records, bytes, malformed };
         Ok((capture, reports))
     }
 
@@ -458,13 +436,14 @@ impl Capture {
         rings.look();
         let mut processes = self.processes.as_mut().map(|source| &mut source.ring);
         let mut next_process = processes.as_mut().and_then(|ring| next_time(ring));
-        let (mut count, mut malformed) = (0, 0);
+        let (mut count, mut bytes, mut malformed) = (0, 0, 0);
         let mut deliver = |item: &[u8]| {
             malformed += u64::from(!record::deliver(item, offset_ns, sink));
+            bytes += item.len() as u64;
             count += 1;
             count < POLL_MAX
         };
-        let mut go_on = true;
+        let (mut go_on, mut senseless) = (true, 0);
         while go_on {
             let socket = rings.next().filter(|(_, time_ns, _)| *time_ns <= now_ns);
             // A process's beginning comes before what it sends.
@@ -479,16 +458,14 @@ impl Capture {
             let until_ns = others_ns.min(now_ns).min(next_process.unwrap_or(u64::MAX));
             let mut more = true;
             while go_on && more {
-                self.bytes += rings.take(cpu, &mut |item| {
-                    self.records += 1;
-                    go_on = deliver(item);
-                });
+                senseless += u64::from(!rings.take(cpu, &mut |item| go_on = deliver(item)));
                 more = rings.time_ns(cpu).is_some_and(|time_ns| time_ns <= until_ns);
             }
         }
         rings.free_all();
-        self.malformed += malformed;
-        self.delivered += u64::try_from(count).unwrap_or(0) - malformed;
+        self.records += count as u64;
+        self.bytes += bytes;
+        self.malformed += malformed + senseless;
         count
     }
 
@@ -507,9 +484,8 @@ impl Capture {
     }
 
     pub fn counters(&self) -> CaptureCounters {
-        let mut total =
-            CaptureCounters { delivered: self.delivered, malformed: self.malformed, ..CaptureCounters::default() };
-        (total.records, total.bytes) = (self.records, self.bytes);
+        let (records, bytes, malformed) = (self.records, self.bytes, self.malformed);
+        let mut total = CaptureCounters { records, bytes, malformed, ..CaptureCounters::default() };
         self.sockets.add_to(&mut total);
         if let Some(processes) = &self.processes {
             processes.add_to(&mut total);

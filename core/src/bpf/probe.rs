@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::capture::{CaptureConfig, Hook, load_processes, load_sockets, reason, tracepoint};
 use super::object;
+use super::sockopt::OptionTracing;
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +23,12 @@ pub struct ProbeLine {
     pub lost: String,
 }
 
-const CAPABILITIES: [(&str, u32, &str); 4] = [
+const CAPABILITIES: [(&str, u32, &str); 5] = [
     ("CAP_BPF", 39, "kernel programs cannot be loaded, unless CAP_SYS_ADMIN is there"),
     ("CAP_PERFMON", 38, "tracing programs cannot be loaded, unless CAP_SYS_ADMIN is there"),
     ("CAP_SYS_ADMIN", 21, "kernels before 5.8 need it; newer ones do with CAP_BPF and CAP_PERFMON"),
     ("CAP_NET_ADMIN", 12, "the sender's address of datagrams received on unconnected sockets"),
+    ("CAP_NET_RAW", 13, "packets: flows, network metrics, and each hop of a call"),
 ];
 
 /// Effective capabilities of this process, as a bit mask.
@@ -177,8 +179,15 @@ pub fn probe() -> Vec<ProbeLine> {
         load_processes(btf).map(|_| "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit".to_owned())
     });
     lines.push(line("processes", processes, "processes that live shorter than a scan of /proc"));
+    let options = OptionTracing::attached(0).map(|(_, tree)| match tree.lost() {
+        Some(lost) => format!("sockops on {}, without {lost}", tree.path),
+        None => format!("sockops on {}", tree.path),
+    });
+    lines.push(line("TCP option tracing", options, "TCP options with the sender, when they are asked for"));
     let empty = || EbpfLoader::new().load(object::PROBE).map_err(|error| reason(&error));
     let fentry = with_btf(&|btf| fentry(&mut empty()?, btf).map_err(|error| reason(&error)));
+    let lost = "flows, network metrics, and each hop of a call";
+    lines.push(line("packets of interfaces", crate::packet::live::probe(), lost));
     lines.push(line("fentry", fentry, "hooks on kernel functions; nothing uses them yet"));
     let kprobe = empty().and_then(|mut bpf| kprobe(&mut bpf));
     lines.push(line("kprobe", kprobe, "hooks on kernel functions of older kernels; nothing uses them yet"));
@@ -192,12 +201,8 @@ pub fn probe() -> Vec<ProbeLine> {
 
 /// Creates a ring and maps it.
 fn ring_buffer(btf: &Btf) -> Result<String, String> {
-    let mut bpf = EbpfLoader::new()
-        .btf(Some(btf))
-        .map_max_entries("ring", 4096)
-        .load(object::PROCESS)
-        .map_err(|error| reason(&error))?;
-    let map = bpf.take_map("ring").ok_or("the map is missing")?;
+    let mut bpf = EbpfLoader::new().btf(Some(btf)).load(object::PROCESS).map_err(|error| reason(&error))?;
+    let map = bpf.take_map("processes").ok_or("the map is missing")?;
     let mut ring = RingBuf::try_from(map).map_err(|error| reason(&error))?;
     let empty = ring.next().is_none();
     Ok(format!("created and mapped{}", if empty { "" } else { ", with records" }))

@@ -60,15 +60,13 @@ pub struct ProcessRecord {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KernelCounters {
-    pub records: u64,
-    pub bytes: u64,
     pub dropped: u64,
     pub filtered: u64,
     pub quiet: u64,
     pub unreadable: u64,
 }
 
-// SAFETY: six u64 and nothing else: any bytes are a valid value.
+// SAFETY: four u64 and nothing else: any bytes are a valid value.
 unsafe impl aya::Pod for KernelCounters {}
 
 // The layout that the C side has, checked when this is compiled.
@@ -77,7 +75,7 @@ const _: () = {
     assert!(size_of::<SocketRecord>() == 104 && offset_of!(SocketRecord, local_port) == 64);
     assert!(offset_of!(SocketRecord, payload) == 68 && offset_of!(SocketRecord, local) == 72);
     assert!(size_of::<ProcessRecord>() == 64 && offset_of!(ProcessRecord, filename) == 60);
-    assert!(size_of::<KernelCounters>() == 48);
+    assert!(size_of::<KernelCounters>() == 32);
 };
 
 /// Marks the structs above: integers only, no padding, so that any bytes are a value.

@@ -147,15 +147,15 @@ impl Rings {
     }
 
     /// Gives the next record of `cpu`, which has to be whole, to `each` (without its size), and frees its place.
-    /// Returns its bytes in the ring; 0 when its size makes no sense: then the rest of what the ring had is given up.
-    pub fn take(&mut self, cpu: usize, each: &mut dyn FnMut(&[u8])) -> u64 {
+    /// `false` when its size makes no sense: then the rest of what the ring had is given up.
+    pub fn take(&mut self, cpu: usize, each: &mut dyn FnMut(&[u8])) -> bool {
         let (at, position) = (self.offset(cpu), self.rings[cpu].position);
         let size = self.chunks.word(at).load(Ordering::Acquire);
         if !(size_of::<SocketRecord>() as u64 + 8..=SLACK).contains(&size) || !size.is_multiple_of(8) {
             self.rings[cpu].position = self.rings[cpu].head;
             self.free(cpu);
             self.peek(cpu);
-            return 0;
+            return false;
         }
         // SAFETY: inside the mapping (the record begins in a chunk and is no longer than the slack); the program has
         // written it and leaves it alone until its place is freed.
@@ -168,7 +168,7 @@ impl Rings {
             self.free(cpu);
         }
         self.peek(cpu);
-        size
+        true
     }
 
     fn free(&self, cpu: usize) {

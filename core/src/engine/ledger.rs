@@ -76,6 +76,8 @@ pub struct Ledger {
 pub struct Counted {
     pub flow: Arc<Flow>,
     pub tally: Tally,
+    /// Messages that made no sense.
+    pub parse_failed: u32,
 }
 
 impl Ledger {
@@ -130,6 +132,10 @@ impl Ledger {
             return;
         };
         let sockets = flow.source == Source::Socket;
+        if !sockets && report.invalid > 0 {
+            let parse_failed = u32::try_from(report.invalid).unwrap_or(u32::MAX);
+            self.counted.push(Counted { flow: Arc::clone(&flow), tally: Tally::default(), parse_failed });
+        }
         let mut brought = Brought::Nothing;
         if sockets && report.continued && direction == Direction::Ingress {
             match flow.local_role {
@@ -284,7 +290,7 @@ impl Ledger {
             if !about.message.request_domain.is_empty() {
                 flow.domain.get_or_init(|| about.message.request_domain.as_str().into());
             }
-            self.counted.push(Counted { flow: Arc::clone(flow), tally });
+            self.counted.push(Counted { flow: Arc::clone(flow), tally, parse_failed: 0 });
         }
     }
 

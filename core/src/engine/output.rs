@@ -41,7 +41,12 @@ pub fn processes(flow: &Flow, local: Process, exchange: Option<Exchange>, peers:
             // Set once: rows that end after the socket is forgotten still name it.
             let _ = flow.processes[side].set(known);
         }
-        *process = known.or_else(|| flow.processes[side].get().copied()).unwrap_or_default();
+        // Without kernel programs there are only the listeners of /proc: of what is translated they know the outside.
+        let listener = || match flow.source {
+            Source::Packet(place) if side == 1 && flow.protocol == 6 => peers.server_at(&place, near),
+            _ => None,
+        };
+        *process = known.or_else(|| flow.processes[side].get().copied()).or_else(listener).unwrap_or_default();
     }
     found
 }

@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub l7_throttle: u32,
     /// Rows of flows a second, 0 no bound.
     pub l4_throttle: u32,
+    /// Kinds of tunnels that are taken off (numbers of `TunnelKind`).
+    pub tunnel_decap_protocols: Vec<u8>,
     /// Most flows of packets that one thread follows.
     pub concurrent_flow_limit: usize,
     pub syscall_trace_id_disabled: bool,
@@ -38,6 +40,10 @@ pub struct EngineConfig {
     pub hook: String,
     /// Which packets are read.
     pub packets: PacketConfig,
+    /// Write the sender into a TCP option.
+    pub tcp_option_trace: bool,
+    /// Bytes between two data segments with the option, at most 1 MiB; 0 marks every one.
+    pub tcp_option_sampling_window: u32,
     pub x_request_id: Vec<String>,
     pub apm_trace_id: Vec<String>,
     pub apm_span_id: Vec<String>,
@@ -66,11 +72,14 @@ impl Default for EngineConfig {
             session_aggregate_max_entries: 65_536,
             l7_throttle: 0,
             l4_throttle: 0,
+            tunnel_decap_protocols: (1..=7).collect(),
             concurrent_flow_limit: 65_535,
             syscall_trace_id_disabled: false,
             ebpf_disabled: false,
             hook: "auto".to_string(),
             packets: PacketConfig::default(),
+            tcp_option_trace: false,
+            tcp_option_sampling_window: 16_384,
             x_request_id: parsers.x_request_id,
             apm_trace_id: parsers.apm_trace_id,
             apm_span_id: parsers.apm_span_id,
@@ -112,6 +121,9 @@ impl EngineConfig {
         }
         if !["auto", "sock_length", "sys_enter"].contains(&self.hook.as_str()) {
             return outside("hook", &self.hook, "auto, sock_length or sys_enter");
+        }
+        if self.tcp_option_sampling_window > 1 << 20 {
+            return outside("tcp_option_sampling_window", &self.tcp_option_sampling_window, "0 to 1048576");
         }
         for (key, value) in [
             ("tcp_request_timeout_s", self.tcp_request_timeout_s),

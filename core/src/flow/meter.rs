@@ -13,8 +13,9 @@ use crate::packet::decode::TCP;
 use crate::peers::{Peers, Process, SharedPeers, locked};
 use crate::protocols::Role;
 
-/// Most pairs of one second, and most seconds that are open.
+/// Most pairs of one second and of all, and most seconds that are open.
 const MAX_PAIRS: usize = 65_536;
+const MAX_ALL_PAIRS: usize = 262_144;
 const MAX_SECONDS: usize = 1024;
 /// Numbers of close types are smaller.
 const CLOSE_TYPES: usize = 21;
@@ -95,18 +96,28 @@ pub struct Second {
 #[derive(Debug, Default)]
 pub struct NetworkMeter {
     seconds: BTreeMap<u32, Pairs>,
+    open_pairs: usize,
     /// Flows that share a row with others, because a second had too many pairs.
     pub overflow: u64,
 }
 
-/// Client and server of a flow, as far as sockets or the application engine name them.
+/// Client and server of a flow, as far as sockets, the application engine or the senders themselves name them.
 pub fn processes(flow: &Flow, peers: &Peers) -> [Process; 2] {
-    if let Some(spoken) = &flow.spoken {
-        return processes_of(spoken, Process::default(), None, peers);
+    let mut found = match &flow.spoken {
+        Some(spoken) => processes_of(spoken, Process::default(), None, peers),
+        None => {
+            let [client, server] = flow.ends;
+            let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far);
+            let listener = || peers.server_at(&flow.place, server).filter(|_| flow.protocol == 6);
+            [owner(client, server).unwrap_or_default(), owner(server, client).or_else(listener).unwrap_or_default()]
+        }
+    };
+    for (process, pid) in found.iter_mut().zip(flow.traced_pid) {
+        if process.pid == 0 {
+            process.pid = pid;
+        }
     }
-    let [client, server] = flow.ends;
-    let owner = |near, far| peers.owner(flow.protocol, flow.place.netns, near, far).unwrap_or_default();
-    [owner(client, server), owner(server, client)]
+    found
 }
 
 impl NetworkMeter {
@@ -114,9 +125,10 @@ impl NetworkMeter {
     pub fn add(&mut self, flow: &mut Flow, peers: &SharedPeers) {
         let counts = flow.take_second();
         let tally = NetworkTally {
+            // A late count of the application engine is no packet.
+            flow_load: u64::from(counts.traffic.packets != [0; 2]),
             counts,
             new_flow: u64::from(std::mem::take(&mut flow.unmetered)),
-            flow_load: 1,
             direction_score: flow.direction_score,
             ..NetworkTally::default()
         };
@@ -147,18 +159,23 @@ impl NetworkMeter {
             nat_source: flow.nat_source(),
             source: Source::Packet(flow.place),
         };
+        let mut second = second;
         if self.seconds.len() >= MAX_SECONDS && !self.seconds.contains_key(&second) {
+            // Too many are open: it counts in the last one.
             self.overflow += 1;
-            return;
+            second = self.seconds.last_key_value().map_or(second, |(last, _)| *last);
         }
         let pairs = self.seconds.entry(second).or_default();
-        if pairs.len() >= MAX_PAIRS && !pairs.contains_key(&key) {
+        let crowded = pairs.len() >= MAX_PAIRS || self.open_pairs >= MAX_ALL_PAIRS;
+        if crowded && !pairs.contains_key(&key) {
             // No room for another pair: it joins the others of its kind under no address, so that sums hold.
             self.overflow += 1;
             let nobody = if key.ip[0].is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
             key = PairKey { pid: [0; 2], ip: [nobody; 2], server_port: 0, ..key };
         }
+        let before = pairs.len();
         pairs.entry(key).or_default().add(tally);
+        self.open_pairs += pairs.len() - before;
     }
 
     pub fn open_seconds(&self) -> usize {
@@ -170,6 +187,7 @@ impl NetworkMeter {
         let bound = u32::try_from(bound_s).unwrap_or(u32::MAX);
         let later = self.seconds.split_off(&bound);
         let due = std::mem::replace(&mut self.seconds, later);
+        self.open_pairs -= due.values().map(FxHashMap::len).sum::<usize>();
         due.into_iter().map(|(second, pairs)| Second { second, ends: ends(&pairs), pairs }).collect()
     }
 }

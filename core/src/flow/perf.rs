@@ -12,9 +12,10 @@ const MAX_SRT_US: u64 = 10_000_000;
 const MAX_ART_TCP_US: u64 = 300_000_000;
 const MAX_ART_UDP_US: u64 = 150_000_000;
 const MAX_CIT_US: u64 = u32::MAX as u64;
+/// A SYN-ACK acknowledges no more data of a SYN than one segment has.
+const MAX_FAST_OPEN: u32 = 1 << 16;
 /// No time: nothing is waited for.
 const NEVER: u64 = u64::MAX;
-const UNKNOWN: u32 = u32::MAX;
 
 /// Delays of one kind, in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Delay {
 /// What was measured of a flow in some time. Pairs: of the client's packets, of the server's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// SYN to the ACK that ends the handshake: the server's and the client's part together.
+    /// SYN to the ACK that ends the handshake, of what is sent again the last: the server's and the client's part.
     pub rtt: Delay,
     /// SYN-ACK to ACK.
     pub rtt_client: Delay,
@@ -126,17 +127,31 @@ struct Handshake {
     stage: Stage,
     /// The side that asks for the connection.
     client: u8,
-    seen_syn: bool,
-    seen_synack: bool,
-    /// Sequence number that the SYN-ACK has to acknowledge, and the one that the ACK has to.
-    syn_next: u32,
-    synack_next: u32,
+    /// The number that acknowledges the last SYN or SYN-ACK of a side, and which of the two it has sent with it.
+    next: [u32; 2],
+    opened: [u8; 2],
     syn_us: u64,
     synack_us: u64,
-    /// SYN to SYN-ACK.
-    server_us: u32,
-    /// The whole, 0 unknown.
+    /// SYN to ACK, 0 unknown.
     rtt_us: u32,
+}
+
+impl Handshake {
+    fn is_server(&self, side: usize) -> bool {
+        usize::from(self.client) != side
+    }
+
+    /// A SYN or SYN-ACK (`kind`) of a side: was it sent before?
+    fn opens(&mut self, side: usize, next: u32, kind: u8) -> bool {
+        let kind = 1 << u8::from(kind & ACK != 0);
+        if self.next[side] != next {
+            self.next[side] = next;
+            self.opened[side] = 0;
+        }
+        let again = self.opened[side] & kind != 0;
+        self.opened[side] |= kind;
+        again
+    }
 }
 
 /// One direction.
@@ -189,13 +204,10 @@ impl Perf {
             handshake: Handshake {
                 stage: Stage::None,
                 client: 0,
-                seen_syn: false,
-                seen_synack: false,
-                syn_next: 0,
-                synack_next: 0,
-                syn_us: 0,
-                synack_us: 0,
-                server_us: UNKNOWN,
+                next: [0; 2],
+                opened: [0; 2],
+                syn_us: NEVER,
+                synack_us: NEVER,
                 rtt_us: 0,
             },
             sides: [Side::new(), Side::new()],
@@ -219,6 +231,8 @@ impl Perf {
     pub fn swap(&mut self) {
         self.sides.swap(0, 1);
         self.handshake.client ^= 1;
+        self.handshake.next.swap(0, 1);
+        self.handshake.opened.swap(0, 1);
         self.tls.changed.swap(0, 1);
         if let Some(report) = &mut self.report {
             report.swap();
@@ -228,7 +242,7 @@ impl Perf {
     /// A packet of the flow that `side` sent.
     pub fn packet(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) {
         let side = side & 1;
-        if packet.later_fragment {
+        if packet.later_fragment && packet.length == 0 {
             return;
         }
         match packet.protocol {
@@ -249,15 +263,16 @@ impl Perf {
             self.sides[side ^ 1].unanswered_us = NEVER;
             return;
         }
-        if tcp.window == 0 {
+        if tcp.window == 0 && !packet.later_fragment {
             count(&mut self.report().zero_win[side], 1);
         }
         if fin {
             count(&mut self.report().fin_count, 1);
         }
         let seq = tcp.seq.wrapping_add(u32::from(syn));
+        let mut again = false;
         if syn {
-            self.opening(time_us, side, packet);
+            again = self.opening(time_us, side, packet);
         } else {
             // Keep-alive (RFC 9293, 3.8.4), or a probe of a closed window: the byte before the next, or none.
             if packet.length <= 1 && !fin && self.sides[side].sent.next() == Some(seq.wrapping_add(1)) {
@@ -268,96 +283,87 @@ impl Perf {
         }
         self.acknowledged(time_us, side, tcp, packet.length == 0 && !syn && !fin);
         if packet.length > 0 {
-            self.data(time_us, side, seq, packet);
+            self.data(time_us, side, seq, packet, again);
+        } else if !syn {
+            self.sides[side].sent.reach(seq, time_us, packet.ip_id);
         }
     }
 
-    /// SYN or SYN-ACK.
-    fn opening(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) {
+    /// SYN or SYN-ACK: was it sent before?
+    fn opening(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) -> bool {
         let tcp = &packet.tcp;
         let next = tcp.seq.wrapping_add(1);
+        let asks = tcp.flags & ACK == 0;
         let shake = &mut self.handshake;
-        if tcp.flags & ACK == 0 {
-            let again = std::mem::replace(&mut shake.seen_syn, true);
-            let other = shake.stage == Stage::Done && shake.syn_next != next;
-            match shake.stage {
-                Stage::None | Stage::Syn => {
-                    shake.stage = if shake.seen_synack { Stage::Spoiled } else { Stage::Syn };
+        let again = shake.opens(side, next, if asks { SYN } else { SYN | ACK });
+        let answered = match shake.stage {
+            Stage::None | Stage::Syn if asks => {
+                shake.stage = Stage::Syn;
+                shake.client = side as u8;
+                shake.syn_us = time_us;
+                false
+            }
+            Stage::SynAck if asks => {
+                if again {
                     shake.syn_us = time_us;
                 }
-                Stage::SynAck | Stage::Done | Stage::Spoiled => {}
+                false
             }
-            if !other {
-                shake.client = side as u8;
-                shake.syn_next = next;
+            Stage::None => {
+                shake.stage = Stage::SynAck;
+                shake.client = side as u8 ^ 1;
+                false
             }
-            let report = self.report();
-            count(&mut report.syn_count, 1);
-            if again {
-                count(&mut report.retrans_syn, 1);
-                count(&mut report.retrans[side], 1);
-            }
+            // With data in the SYN (TCP Fast Open) more than the SYN may be acknowledged.
+            Stage::Syn if shake.is_server(side) => tcp.ack.wrapping_sub(shake.next[side ^ 1]) < MAX_FAST_OPEN,
+            _ => false,
+        };
+        if answered {
+            shake.stage = Stage::SynAck;
+        }
+        if shake.stage == Stage::SynAck && !asks && shake.is_server(side) {
+            shake.synack_us = time_us;
+        }
+        let syn_us = shake.syn_us;
+        let report = self.report();
+        let (seen, repeated) = if asks {
+            (&mut report.syn_count, &mut report.retrans_syn)
         } else {
-            let again = std::mem::replace(&mut shake.seen_synack, true);
-            let mut server_us = None;
-            match shake.stage {
-                // With data in the SYN (TCP Fast Open) more than the SYN may be acknowledged.
-                Stage::Syn
-                    if usize::from(shake.client) != side
-                        && tcp.ack.wrapping_sub(shake.syn_next) < u32::from(u16::MAX) =>
-                {
-                    shake.stage = Stage::SynAck;
-                    server_us = Some((shake.syn_us, time_us));
-                }
-                Stage::None => {
-                    shake.client = side as u8 ^ 1;
-                    shake.stage = Stage::SynAck;
-                }
-                _ => {}
-            }
-            if shake.stage == Stage::SynAck {
-                shake.synack_us = time_us;
-                shake.synack_next = next;
-            }
-            let report = self.report();
-            count(&mut report.synack_count, 1);
-            if again {
-                count(&mut report.retrans_synack, 1);
-                count(&mut report.retrans[side], 1);
-            }
-            if let Some((from, to)) = server_us {
-                self.handshake.server_us = report.rtt_server.measure(from, to, MAX_RTT_US).unwrap_or(UNKNOWN);
-            }
+            (&mut report.synack_count, &mut report.retrans_synack)
+        };
+        count(seen, 1);
+        if again {
+            count(repeated, 1);
+            count(&mut report.retrans[side], 1);
+        }
+        if answered {
+            report.rtt_server.measure(syn_us, time_us, MAX_RTT_US);
         }
         if self.sides[side].sent.next().is_none() {
             self.sides[side].sent.begin(next, time_us, packet.ip_id);
         }
+        again
     }
 
     /// Any packet without SYN: the ACK that ends the handshake, or one that comes before its turn.
     fn answer_of_handshake(&mut self, time_us: u64, side: usize, packet: &Packet<'_>) {
         let shake = &mut self.handshake;
-        if usize::from(shake.client) != side {
+        if shake.is_server(side) {
             return;
         }
         if shake.stage == Stage::Syn {
             shake.stage = Stage::Spoiled;
         }
         let tcp = &packet.tcp;
-        if shake.stage != Stage::SynAck || tcp.flags & (ACK | FIN) != ACK || tcp.ack != shake.synack_next {
+        if shake.stage != Stage::SynAck || tcp.flags & (ACK | FIN) != ACK || tcp.ack != shake.next[side ^ 1] {
             return;
         }
         shake.stage = Stage::Done;
-        let (synack_us, server_us) = (shake.synack_us, shake.server_us);
+        let (syn_us, synack_us) = (shake.syn_us, shake.synack_us);
         let report = self.report();
-        let client_us = report.rtt_client.measure(synack_us, time_us, MAX_RTT_US);
-        if let Some(client_us) = client_us.filter(|_| server_us != UNKNOWN) {
-            let rtt_us = client_us.saturating_add(server_us);
-            if u64::from(rtt_us) <= MAX_RTT_US {
-                report.rtt.record(rtt_us);
-                self.handshake.rtt_us = rtt_us;
-            }
-        }
+        report.rtt_client.measure(synack_us, time_us, MAX_RTT_US);
+        let rtt_us = report.rtt.measure(syn_us, time_us, MAX_RTT_US);
+        self.handshake.rtt_us = rtt_us.unwrap_or(0);
         if packet.length == 0 {
             self.sides[side ^ 1].turn_us = time_us;
         }
@@ -374,7 +380,8 @@ impl Perf {
         }
     }
 
-    fn data(&mut self, time_us: u64, side: usize, seq: u32, packet: &Packet<'_>) {
+    /// `again`: the packet is a SYN that was counted as a retransmission.
+    fn data(&mut self, time_us: u64, side: usize, seq: u32, packet: &Packet<'_>, again: bool) {
         let rtt_us = self.handshake.rtt_us;
         let own = &mut self.sides[side];
         let segment = own.sent.segment(seq, packet.length, time_us, packet.ip_id, rtt_us);
@@ -390,7 +397,9 @@ impl Perf {
                 if own.turn_us != NEVER {
                     own.turn_us = time_us;
                 }
-                count(&mut self.report().retrans[side], 1);
+                if !again {
+                    count(&mut self.report().retrans[side], 1);
+                }
             }
         }
         self.tls(time_us, side, packet.payload);
@@ -464,7 +473,9 @@ impl Perf {
                 (CHANGE_CIPHER_SPEC, Some(1)) if length == 1 => self.tls.changed[side] = true,
                 _ => {}
             }
-            let encrypted = *kind == APPLICATION_DATA && side == 0 && self.tls.server_hello;
+            // Before its change of keys nothing of a client is encrypted, unless there is no such record; after it, and
+            // before the server's, it may be (False Start, RFC 7918).
+            let encrypted = *kind == APPLICATION_DATA && side == 0 && self.tls.server_hello && !self.tls.changed[0];
             if self.tls.hello_us != NEVER && (self.tls.changed == [true; 2] || encrypted) {
                 let from_us = self.tls.hello_us;
                 self.tls = Tls { hello_us: NEVER, server_hello: false, changed: [false; 2] };

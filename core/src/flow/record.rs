@@ -126,6 +126,7 @@ pub struct Flow {
     pub second_l7: Tally,
     /// Since the last row.
     pub period: Counts,
+    pub parse_failed: u32,
     pub period_start_us: u64,
     pub flags: [u8; 2],
     pub total_packets: [u64; 2],

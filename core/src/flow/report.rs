@@ -105,6 +105,7 @@ impl Reports {
     fn row(&mut self, flow: &mut Flow, close_type: CloseType) {
         let period = std::mem::take(&mut flow.period);
         let is_new_flow = std::mem::take(&mut flow.unreported);
+        let parse_failed = std::mem::take(&mut flow.parse_failed);
         let end_us = flow.last_us;
         let start_us = std::mem::replace(&mut flow.period_start_us, end_us);
         if self.throttled(end_us / 1_000_000) {
@@ -228,7 +229,7 @@ impl Reports {
             l7_client_error: number_of(l7.client_error),
             l7_server_error: number_of(l7.server_error),
             l7_server_timeout: number_of(l7.timeout),
-            l7_parse_failed: 0,
+            l7_parse_failed: parse_failed,
             rrt_sum: l7.rrt_sum,
             rrt_count: l7.rrt_count,
             rrt_max: l7.rrt_max,

@@ -1,5 +1,7 @@
 //! How a packet lies to its flow: where it was seen, which end sent it.
 
+use std::net::IpAddr;
+
 use super::record::Flow;
 use crate::engine::Engine;
 use crate::event::{Endpoint, Place};
@@ -12,6 +14,9 @@ const EPHEMERAL: u16 = 32_768;
 pub trait Places {
     /// How the ends of a flow lie to an interface.
     fn place(&self, nic: u32, client: Endpoint, server: Endpoint) -> Place;
+
+    /// This host has the address.
+    fn is_here(&self, ip: IpAddr) -> bool;
 }
 
 /// A capture file: nobody knows where it was taken.
@@ -21,6 +26,10 @@ pub struct Nowhere;
 impl Places for Nowhere {
     fn place(&self, _: u32, _: Endpoint, _: Endpoint) -> Place {
         Place::default()
+    }
+
+    fn is_here(&self, _: IpAddr) -> bool {
+        false
     }
 }
 

@@ -9,6 +9,7 @@ const MAX_JUMP: u32 = 1 << 30;
 const MEMORY: u32 = 1 << 29;
 /// More than any segment with offload (BIG TCP) has.
 const MAX_LENGTH: u32 = 1 << 24;
+const MAX_REACH: i64 = 1 << 16;
 /// A segment that fills a hole this early, with no round trip known, was overtaken (as in Wireshark's analysis).
 const OVERTAKEN_US: u64 = 3_000;
 /// IP identifications of one sender that lie this near count its packets.
@@ -85,6 +86,14 @@ impl Sent {
     /// Forgets all: the next byte has this number.
     pub fn begin(&mut self, seq: u32, time_us: u64, ip_id: u16) {
         *self = Self { known: true, low: seq, high: seq, begun: Missed { time_us, ip_id }, holes: None };
+    }
+
+    /// A packet without data has this number: what lies before it was sent. No more than one large segment is believed.
+    pub fn reach(&mut self, seq: u32, time_us: u64, ip_id: u16) {
+        if self.known && (1..=MAX_REACH).contains(&distance(self.high, seq)) {
+            self.miss(Hole { start: self.high, end: seq, missed: Missed { time_us, ip_id } });
+            self.advance(seq);
+        }
     }
 
     /// A segment of data. `rtt_us` is the round trip at this capture point, 0 unknown.

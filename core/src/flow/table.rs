@@ -116,7 +116,7 @@ impl FlowTable {
         let Some(at) = place.or_else(|| self.open(key, seen, packet, places, engine)) else {
             return;
         };
-        self.count(at, seen, packet);
+        self.count(at, seen, packet, places);
         self.tell(at, seen, packet, engine);
         self.take_counted(engine);
     }
@@ -181,6 +181,7 @@ impl FlowTable {
             real: [None; 2],
             traced_pid: [0; 2],
             first_seq: [None; 2],
+            parse_failed: 0,
             told: Told::Nothing,
             turned: false,
             spoken: None,
@@ -201,7 +202,7 @@ impl FlowTable {
         Some(at)
     }
 
-    fn count(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>) {
+    fn count(&mut self, at: u32, seen: Sighting, packet: &Packet<'_>, places: &dyn Places) {
         let second = (seen.time_us / MICROS) as u32;
         let Some(flow) = self.flows.get_mut(at as usize).and_then(Option::as_deref_mut) else {
             return;
@@ -234,8 +235,9 @@ impl FlowTable {
         }
         let before_us = flow.state.timeout_us(&self.timeouts);
         flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
-        if !packet.later_fragment {
-            if packet.protocol == TCP {
+        // A later fragment in order has bytes of the stream and no header.
+        if !packet.later_fragment || packet.length > 0 {
+            if packet.protocol == TCP && !packet.later_fragment {
                 let tcp = &packet.tcp;
                 flow.flags[side] |= tcp.flags;
                 if tcp.flags & SYN != 0 {
@@ -244,7 +246,8 @@ impl FlowTable {
                     flow.first_seq[side] = Some(tcp.seq.wrapping_add(1));
                 }
                 flow.real[side] = tcp.options.toa.or(flow.real[side]);
-                if let Some(traced) = tcp.options.traced {
+                // A process of another host has a number that means another one here.
+                if let Some(traced) = tcp.options.traced.filter(|traced| places.is_here(traced.ip.into())) {
                     flow.traced_pid[side] = traced.pid;
                 }
                 flow.state.packet(side, tcp, packet.length);
@@ -254,7 +257,9 @@ impl FlowTable {
         let timeout_us = flow.state.timeout_us(&self.timeouts);
         if flow.due_s == 0 || timeout_us < before_us {
             let due_s = due(flow, timeout_us);
-            flow.due_s = self.wheel.enter((at, flow.id), due_s);
+            if flow.due_s == 0 || due_s < flow.due_s {
+                flow.due_s = self.wheel.enter((at, flow.id), due_s);
+            }
         }
     }
 
@@ -318,6 +323,7 @@ impl FlowTable {
                 continue;
             };
             flow.second_l7.add(&counted.tally);
+            flow.parse_failed = flow.parse_failed.saturating_add(counted.parse_failed);
             if flow.ends[0] != counted.flow.client && flow.ends[0] == counted.flow.server {
                 flow.swap();
                 self.counters.swapped += 1;
@@ -325,6 +331,8 @@ impl FlowTable {
             flow.direction_score = flow.direction_score.max(counted.flow.direction_score);
             flow.spoken = Some(counted.flow);
             if !flow.active {
+                // What comes late is no part of a second that has been reported.
+                flow.second = flow.second.max((self.now_us / MICROS) as u32);
                 flow.active = true;
                 self.active.push(at);
             }
@@ -356,6 +364,10 @@ impl FlowTable {
             let Some(flow) = flows.get_mut(*at as usize).and_then(Option::as_deref_mut) else {
                 return false;
             };
+            // The place may have been given to another flow, which is in the list for itself.
+            if !flow.active {
+                return false;
+            }
             if u64::from(flow.second) >= before_s {
                 return true;
             }
@@ -367,12 +379,10 @@ impl FlowTable {
 
     /// A row for every flow with packets in a minute that is over.
     fn report_minute(&mut self, minute: u64) {
-        let Self { flows, meter, reports, .. } = self;
+        self.report_seconds(minute * 60);
+        let Self { flows, reports, .. } = self;
         for flow in flows.iter_mut().filter_map(Option::as_deref_mut) {
             if u64::from(flow.second) / 60 < minute {
-                if flow.active {
-                    meter.add(flow, reports.peers());
-                }
                 reports.forced(flow);
             }
         }

@@ -94,7 +94,7 @@ pub struct Tunnel {
     pub destination_mac: [u8; 6],
 }
 
-/// What a sender wrote about itself into TCP option 253 (docs/reference of TCP option tracing).
+/// What a sender wrote about itself into TCP option 253 (docs/network.md, "Addresses behind NAT").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traced {
     pub pid: u32,

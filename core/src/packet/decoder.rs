@@ -34,6 +34,7 @@ impl DecodeCounters {
             ("fragments_later", fragments.later),
             ("fragments_orphans", fragments.orphans),
             ("fragments_displaced", fragments.displaced),
+            ("fragments_tunnelled", fragments.tunnelled),
             ("fragments_evicted", fragments.evicted),
         ]
     }

@@ -155,13 +155,18 @@ impl Fragments {
             let old = self.awaited.get(key).filter(|awaited| awaited.number == *number);
             if let Some(awaited) = old {
                 let expired = time_us.saturating_sub(awaited.time_us) > AWAIT_US;
-                if !expired && self.order.len() < MAX_PACKETS {
-                    return;
+                if !expired && self.awaited.len() < MAX_PACKETS {
+                    break;
                 }
                 self.counters.evicted += u64::from(!expired);
                 self.awaited.remove(key);
             }
             self.order.pop_front();
+        }
+        if self.order.len() > 4 * MAX_PACKETS {
+            // Places of what is complete, behind one that waits long.
+            let awaited = &self.awaited;
+            self.order.retain(|(key, number)| awaited.get(key).is_some_and(|one| one.number == *number));
         }
     }
 

@@ -22,6 +22,7 @@ pub mod dubbo;
 pub mod fastcgi;
 pub mod frame;
 pub mod grpc;
+pub mod headed;
 pub mod http1;
 pub mod http2;
 pub mod iso8583;

@@ -6,6 +6,7 @@
 mod check;
 mod command;
 mod compressed;
+mod inflate;
 mod login;
 mod reply;
 mod value;

@@ -13,6 +13,7 @@ use self::commands::{
 };
 use self::protobuf::{Fields, Value};
 use super::cursor::Cursor;
+use super::headed::{Bounds, Headed, PREFIX};
 use super::propagation::Propagation;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 
@@ -42,10 +43,8 @@ pub const PROTOCOL: Protocol = Protocol {
           permits and deliveries are one-way. An error's code and text are those of ServerError.",
 };
 
-/// Total length, length of the command.
-const PREFIX: usize = 8;
-const MAX_COMMAND: usize = 1 << 24;
-const MAX_TOTAL: usize = 1 << 29;
+/// The head of a frame is the command.
+const BOUNDS: Bounds = Bounds { head_bits: 32, most_mark: 0, head: 2..=1 << 24, most: 1 << 29 };
 /// Producers, and consumers, of one connection whose topics are remembered.
 const MAX_OPEN: usize = 4096;
 const BROKER_ENTRY: u16 = 0x0e02;
@@ -62,51 +61,26 @@ struct Pulsar {
     version: Option<u64>,
 }
 
-/// The first command of a window: all its bytes, its length, and what of it and of the payload is at hand.
-struct Frame<'a> {
-    length: usize,
-    command_length: usize,
-    command: &'a [u8],
-    payload: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    /// `Some(None)`: this is no command; `None`: more bytes tell.
-    fn of(window: &'a [u8]) -> Option<Option<Self>> {
-        let mut left = Cursor(window);
-        let (total, command_length) = (left.u32()? as usize, left.u32()? as usize);
-        if !(2..=MAX_COMMAND).contains(&command_length) || !(command_length + 4..=MAX_TOTAL).contains(&total) {
-            return Some(None);
-        }
-        let length = total + 4;
-        let mut rest = Cursor(window.get(PREFIX..length.min(window.len()))?);
-        let command = rest.up_to(command_length);
-        Some(Some(Self { length, command_length, command, payload: rest.0 }))
+/// Type and fields of a command: a type, and a field of that number which fills the rest.
+fn open<'a>(frame: &Headed<'a>) -> Option<(u64, &'static Command, Fields<'a>)> {
+    let mut fields = Fields(frame.head);
+    let (1, Value::Number(number)) = fields.next()? else { return None };
+    let command = commands::by_type(number)?;
+    let mut left = fields.0;
+    let tag = protobuf::varint(&mut left)?;
+    let length = usize::try_from(protobuf::varint(&mut left)?).ok()?;
+    let before = frame.head.len() - left.len();
+    if tag != number << 3 | 2 || before.checked_add(length)? != frame.head_length {
+        return None;
     }
-
-    /// Type and fields of the command: a type, and a field of that number which fills the rest.
-    fn open(&self) -> Option<(u64, &'static Command, Fields<'a>)> {
-        let mut fields = Fields(self.command);
-        let (1, Value::Number(number)) = fields.next()? else { return None };
-        let command = commands::by_type(number)?;
-        let mut left = fields.0;
-        let tag = protobuf::varint(&mut left)?;
-        let length = usize::try_from(protobuf::varint(&mut left)?).ok()?;
-        let before = self.command.len() - left.len();
-        if tag != number << 3 | 2 || before.checked_add(length)? != self.command_length {
-            return None;
-        }
-        Some((number, command, Fields(left)))
-    }
+    Some((number, command, Fields(left)))
 }
 
 impl Pulsar {
     fn step(&mut self, role: Role, window: &[u8], missing: bool) -> Step {
-        let frame = match Frame::of(window) {
-            Some(Some(frame)) => frame,
-            Some(None) => return Step::Invalid,
-            None if missing => return Step::Skip(window.len() as u64),
-            None => return Step::NeedMore,
+        let frame = match Headed::read(window, &BOUNDS, missing) {
+            Ok(frame) => frame,
+            Err(step) => return step,
         };
         let look = self.settings.max_field.max(1024);
         if !missing && window.len() < frame.length.min(look) {
@@ -114,10 +88,9 @@ impl Pulsar {
         }
         let consumed = frame.length as u64;
         let seen = frame.length.min(look) - PREFIX;
-        let (command, payload) = (frame.command.get(..seen).unwrap_or(frame.command), frame.payload);
-        let payload = payload.get(..seen.saturating_sub(command.len())).unwrap_or(payload);
-        let frame = Frame { command, payload, ..frame };
-        let Some((number, command, fields)) = frame.open() else {
+        let head = frame.head.get(..seen).unwrap_or(frame.head);
+        let payload = frame.body.get(..seen.saturating_sub(head.len())).unwrap_or(frame.body);
+        let Some((number, command, fields)) = open(&Headed { head, ..frame }) else {
             return if missing { Step::Skip(consumed) } else { Step::Invalid };
         };
         let field = |number: u32| if number == 0 { None } else { fields.find(number) };
@@ -160,7 +133,7 @@ impl Pulsar {
             message.x_request_id = message_id(Fields(id.bytes()));
         }
         if number == SEND || number == MESSAGE {
-            self.properties(frame.payload, &mut message);
+            self.properties(payload, &mut message);
         }
         Step::Message { consumed, message: Box::new(message) }
     }
@@ -316,10 +289,10 @@ impl Parser for Pulsar {
 
 /// Is this a command, and which side alone can have written it?
 fn writer(payload: &[u8]) -> Option<Option<Role>> {
-    let frame = Frame::of(payload)??;
-    let (number, command, _) = frame.open()?;
+    let frame = Headed::read(payload, &BOUNDS, false).ok()?;
+    let (number, command, _) = open(&frame)?;
     let carries = number == SEND || number == MESSAGE;
-    if !carries && frame.length != PREFIX + frame.command_length {
+    if !carries && frame.length != PREFIX + frame.head_length {
         return None;
     }
     Some(match command.class {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use self::header::Header;
 use super::cursor::Cursor;
+use super::headed::{Bounds, Headed, PREFIX};
 use super::propagation::Propagation;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 
@@ -29,12 +30,10 @@ pub const PROTOCOL: Protocol = Protocol {
           that were pulled. Commands of the broker to its clients are marked as reversed.",
 };
 
-/// Length of the command, kind and length of its header.
-const PREFIX: usize = 8;
 /// Least length of a binary header.
 const BINARY: usize = 21;
-const MAX_HEADER: usize = 1 << 20;
-const MAX_COMMAND: usize = 64 << 20;
+/// The head of a frame is the command's header, its mark the kind of header.
+const BOUNDS: Bounds = Bounds { head_bits: 24, most_mark: 1, head: BINARY..=1 << 20, most: 64 << 20 };
 /// Version numbers are ordinals: from this one on, a release and a snapshot for each patch number.
 const REGULAR: i32 = 194;
 /// `2 * (100 * major + 10 * minor + patch)` less this is the ordinal of a release.
@@ -78,57 +77,29 @@ struct RocketMq {
     pulls: VecDeque<i32>,
 }
 
-/// The first command of a window.
-struct Frame<'a> {
-    /// All bytes of the command.
-    length: usize,
-    is_json: bool,
-    header_length: usize,
-    /// What of the header and of the body is at hand.
-    header: &'a [u8],
-    body: &'a [u8],
+fn is_json(frame: &Headed<'_>) -> bool {
+    frame.mark == 0
 }
 
-impl<'a> Frame<'a> {
-    /// `Some(None)`: this is no command; `None`: more bytes tell.
-    fn of(window: &'a [u8]) -> Option<Option<Self>> {
-        let mut left = Cursor(window);
-        let (declared, mark) = (left.u32()? as usize, left.u32()?);
-        let (kind, header_length) = (mark >> 24, (mark & 0xff_ffff) as usize);
-        let sane = kind <= 1
-            && (BINARY..=MAX_HEADER).contains(&header_length)
-            && (header_length + 4..=MAX_COMMAND).contains(&declared);
-        if !sane {
-            return Some(None);
-        }
-        let length = declared + 4;
-        let mut rest = Cursor(window.get(PREFIX..length.min(window.len()))?);
-        let header = rest.up_to(header_length);
-        Some(Some(Self { length, is_json: kind == 0, header_length, header, body: rest.0 }))
-    }
-
-    fn parse(&self) -> Option<Header<'a>> {
-        if self.is_json { Header::json(self.header) } else { Header::binary(self.header, self.header_length) }
-    }
+fn header<'a>(frame: &Headed<'a>) -> Option<Header<'a>> {
+    if is_json(frame) { Header::json(frame.head) } else { Header::binary(frame.head, frame.head_length) }
 }
 
 impl RocketMq {
     fn step(&mut self, role: Role, window: &[u8], missing: bool) -> Step {
-        let frame = match Frame::of(window) {
-            Some(Some(frame)) => frame,
-            Some(None) => return Step::Invalid,
-            None if missing => return Step::Skip(window.len() as u64),
-            None => return Step::NeedMore,
+        let frame = match Headed::read(window, &BOUNDS, missing) {
+            Ok(frame) => frame,
+            Err(step) => return step,
         };
         let look = self.settings.max_field.max(1024);
-        let headed = PREFIX + frame.header_length.min(look);
+        let headed = PREFIX + frame.head_length.min(look);
         if !missing && window.len() < headed {
             return Step::NeedMore;
         }
         let (consumed, window) = (frame.length as u64, window.len());
-        let header_end = PREFIX + frame.header_length;
-        let frame = Frame { header: frame.header.get(..look).unwrap_or(frame.header), ..frame };
-        let Some(header) = frame.parse() else {
+        let header_end = PREFIX + frame.head_length;
+        let frame = Headed { head: frame.head.get(..look).unwrap_or(frame.head), ..frame };
+        let Some(header) = header(&frame) else {
             return if missing { Step::Skip(consumed) } else { Step::Invalid };
         };
         let (Some(code), Some(opaque)) = (header.code, header.opaque) else {
@@ -278,18 +249,18 @@ impl Parser for RocketMq {
 
 /// Who wrote this command; `None` when it is none.
 fn writer(payload: &[u8]) -> Option<Role> {
-    let frame = Frame::of(payload)??;
-    let header = if frame.is_json {
-        json_begins(frame.header).then(|| frame.parse()).flatten()?
+    let frame = Headed::read(payload, &BOUNDS, false).ok()?;
+    let header = if is_json(&frame) {
+        json_begins(frame.head).then(|| header(&frame)).flatten()?
     } else {
-        let header = frame.parse()?;
+        let header = header(&frame)?;
         let known = header.version.is_some_and(|version| (0..=NEWEST).contains(&version))
             && header.flag.is_some_and(|flag| (0..=3).contains(&flag))
-            && frame.header.get(2).is_some_and(|language| *language <= 16);
+            && frame.head.get(2).is_some_and(|language| *language <= 16);
         let texts =
             header.remark.len() + header.fields.iter().map(|(key, value)| key.len() + value.len() + 6).sum::<usize>();
-        let whole = frame.header.len() == frame.header_length;
-        known.then_some(header).filter(|_| !whole || BINARY + texts == frame.header_length)?
+        let whole = frame.head.len() == frame.head_length;
+        known.then_some(header).filter(|_| !whole || BINARY + texts == frame.head_length)?
     };
     let code = header.code?;
     let response = match header.flag {
@@ -297,7 +268,7 @@ fn writer(payload: &[u8]) -> Option<Role> {
         None => code == 0,
     };
     let named = if response { code == 0 || codes::response(code).is_some() } else { codes::request(code).is_some() };
-    if !frame.is_json && !named {
+    if !is_json(&frame) && !named {
         return None;
     }
     let by_server = BY_SERVER.contains(&code) && !response;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use _core::protocols::{Inference, Message, Parser, ParserSettings, Protocol, Role, Step, infer};
 
 pub mod conversations;
+pub mod skipped;
 
 pub const WINDOW: usize = 64 * 1024;
 
@@ -131,7 +132,7 @@ pub fn fixtures() -> Option<PathBuf> {
     if path.join("deepflow").is_dir() {
         return Some(path);
     }
-    eprintln!("skipped: no fixtures at {} (set DEEPFLOW_FIXTURES)", path.display());
+    skipped::skipped(&format!("no fixtures at {} (set DEEPFLOW_FIXTURES)", path.display()));
     None
 }
 

@@ -192,7 +192,7 @@ fn a_stream_goes_on_behind_fragments() {
     let replayed = replay_with_counters(&path.to_string_lossy(), "").expect("a replay");
     std::fs::remove_file(&path).expect("removed");
     let counters: std::collections::HashMap<_, _> = replayed.counters.into_iter().collect();
-    assert_eq!((counters["fragments_later"], counters["frames_malformed"]), (2, 0));
+    assert_eq!((counters["fragments_later"], counters["packets_malformed"]), (2, 0));
     assert_eq!((counters["sessions_paired"], counters["gaps"], counters["gap_bytes"]), (2, 0, 0));
 }
 

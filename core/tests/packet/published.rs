@@ -9,6 +9,7 @@ use _core::packet::file::{Capture, Packet};
 use _core::packet::tunnel::Decapsulation;
 use serde_json::Value;
 
+use crate::driver::skipped::skipped;
 use crate::driver::{families, fixtures};
 
 fn frames(path: &Path) -> Vec<Packet> {
@@ -32,7 +33,7 @@ fn tunnels_agree_with_deepflow() {
     for case in families("packets").iter().filter_map(|family| family["tunnels"].as_array()).flatten() {
         let path = root.join(case["capture"].as_str().expect("a name"));
         if !path.exists() {
-            eprintln!("skipped: {} is not among the fixtures", path.display());
+            skipped(&format!("{} is not among the fixtures", path.display()));
             continue;
         }
         compared += 1;

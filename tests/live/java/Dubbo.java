@@ -5,13 +5,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import org.apache.dubbo.config.ApplicationConfig;
-import org.apache.dubbo.config.MethodConfig;
 import org.apache.dubbo.config.ProtocolConfig;
-import org.apache.dubbo.config.ReferenceConfig;
-import org.apache.dubbo.config.RegistryConfig;
-import org.apache.dubbo.config.ServiceConfig;
-import org.apache.dubbo.config.bootstrap.DubboBootstrap;
 import org.apache.dubbo.rpc.RpcContext;
 import org.apache.dubbo.rpc.RpcException;
 
@@ -46,59 +40,30 @@ public class Dubbo {
     }
 
     public static void main(String[] words) throws Exception {
-        ApplicationConfig application = new ApplicationConfig("live");
-        application.setQosEnable(false);
-        application.setMetadataType("local");
         int port = Integer.parseInt(words[1]);
         if (words[0].equals("server")) {
-            ServiceConfig<Orders> service = new ServiceConfig<>();
-            service.setInterface(Orders.class);
-            service.setRef(new Shop());
-            service.setVersion("1.0");
             ProtocolConfig protocol = new ProtocolConfig("dubbo", port);
-            protocol.setHost("127.0.0.1");
             protocol.setPreferSerialization("hessian2,fastjson2");
-            DubboBootstrap.getInstance().application(application).registry(new RegistryConfig("N/A"))
-                .protocol(protocol).service(service).start().await();
+            DubboEnds.provide(Orders.class, new Shop(), protocol);
             return;
         }
-        ReferenceConfig<Orders> reference = new ReferenceConfig<>();
-        reference.setInterface(Orders.class);
-        reference.setVersion("1.0");
-        reference.setTimeout(5000);
-        reference.setRetries(0);
-        reference.setCheck(false);
-        MethodConfig note = new MethodConfig();
-        note.setName("note");
-        note.setReturn(false);
-        reference.setMethods(List.of(note));
-        reference.setUrl("dubbo://127.0.0.1:" + port + "/live.Dubbo$Orders?serialization=" + words[2]
-            + "&prefer.serialization=" + words[2]);
-        DubboBootstrap.getInstance().application(application).registry(new RegistryConfig("N/A"))
-            .reference(reference).start();
-        Orders orders = reference.get();
+        DubboEnds.dubbo().start();
+        String url = "dubbo://127.0.0.1:" + port + "/live.Dubbo$Orders?serialization=" + words[2]
+            + "&prefer.serialization=" + words[2];
+        Orders orders = DubboEnds.refer(Orders.class, "1.0", url, "note");
         for (int i = 0; i < 10; i++) {
-            RpcContext.getClientAttachment().setAttachment("traceparent",
-                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333" + i + "-01");
+            DubboEnds.trace(i);
             orders.hello("world");
         }
         RpcContext.getClientAttachment().setAttachment("sw8",
             "1-VFJBQ0VJRA==-U0VHTUVOVElE-3-c2VydmljZQ==-aW5zdGFuY2U=-ZW5kcG9pbnQ=-cGVlcg==");
         orders.place(new Order(), 3, new String[] {"a", "b"});
         orders.note("nobody answers this");
-        ReferenceConfig<Orders> missing = new ReferenceConfig<>();
-        missing.setInterface(Orders.class);
-        missing.setVersion("2.0");
-        missing.setRetries(0);
-        missing.setCheck(false);
-        missing.setUrl("dubbo://127.0.0.1:" + port + "/live.Dubbo$Orders?serialization=" + words[2]
-            + "&prefer.serialization=" + words[2]);
         try {
-            missing.get().hello("nobody there");
+            DubboEnds.refer(Orders.class, "2.0", url).hello("nobody there");
         } catch (RpcException refused) {
             System.err.println(refused.getMessage());
         }
-        System.out.println("{\"done\": true}");
         System.exit(0);
     }
 }

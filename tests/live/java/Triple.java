@@ -5,13 +5,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import org.apache.dubbo.config.ApplicationConfig;
 import org.apache.dubbo.config.ProtocolConfig;
-import org.apache.dubbo.config.ReferenceConfig;
-import org.apache.dubbo.config.RegistryConfig;
-import org.apache.dubbo.config.ServiceConfig;
-import org.apache.dubbo.config.bootstrap.DubboBootstrap;
-import org.apache.dubbo.rpc.RpcContext;
 import org.apache.dubbo.rpc.RpcException;
 import org.apache.dubbo.rpc.StatusRpcException;
 
@@ -52,17 +46,6 @@ public class Triple {
         }
     }
 
-    private static Orders orders(int port, String path) {
-        ReferenceConfig<Orders> reference = new ReferenceConfig<>();
-        reference.setInterface(Orders.class);
-        reference.setVersion("1.0");
-        reference.setTimeout(10000);
-        reference.setRetries(0);
-        reference.setCheck(false);
-        reference.setUrl("tri://127.0.0.1:" + port + "/" + path);
-        return reference.get();
-    }
-
     /** Prints what the consumer was told: the method, the status of the call, what it ended with. */
     private static void say(String method, Runnable call) {
         int code = 0;
@@ -86,32 +69,21 @@ public class Triple {
     }
 
     public static void main(String[] words) throws Exception {
-        ApplicationConfig application = new ApplicationConfig("live");
-        application.setQosEnable(false);
-        application.setMetadataType("local");
-        DubboBootstrap dubbo =
-            DubboBootstrap.getInstance().application(application).registry(new RegistryConfig("N/A"));
         int port = Integer.parseInt(words[1]);
         if (words[0].equals("server")) {
-            ServiceConfig<Orders> service = new ServiceConfig<>();
-            service.setInterface(Orders.class);
-            service.setRef(new Shop());
-            service.setVersion("1.0");
-            ProtocolConfig protocol = new ProtocolConfig("tri", port);
-            protocol.setHost("127.0.0.1");
-            dubbo.protocol(protocol).service(service).start().await();
+            DubboEnds.provide(Orders.class, new Shop(), new ProtocolConfig("tri", port));
             return;
         }
-        dubbo.start();
-        Orders orders = orders(port, "live.Triple$Orders");
+        DubboEnds.dubbo().start();
+        String provider = "tri://127.0.0.1:" + port;
+        Orders orders = DubboEnds.refer(Orders.class, "1.0", provider + "/live.Triple$Orders");
         for (int i = 0; i < 10; i++) {
-            RpcContext.getClientAttachment().setAttachment("traceparent",
-                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333" + i + "-01");
+            DubboEnds.trace(i);
             say("hello", () -> orders.hello("world"));
         }
         say("amounts", () -> orders.amounts(new ArrayList<>(List.of("kettle"))));
         say("drop", () -> orders.drop("kettles"));
-        Orders nowhere = orders(port, "live.Nowhere");
+        Orders nowhere = DubboEnds.refer(Orders.class, "1.0", provider + "/live.Nowhere");
         say("hello", () -> nowhere.hello("nobody there"));
         say("receipt", () -> orders.receipt("kettle"));
         System.exit(0);

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::PacketConfig;
 use super::interfaces::Interfaces;
-use super::ring::{Ring, RingCounters};
+use super::namespaces;
+use super::ring::{Ring, RingCounters, Wanted};
 use super::scan::{Change, RingKey, Scanner, Status};
 use crate::packet::Frame;
 
@@ -77,6 +79,23 @@ impl Drop for ScannerThread {
     }
 }
 
+/// Whether packets can be read here: which way, or why not.
+pub fn probe() -> Result<String, String> {
+    let smallest = Wanted { ifindex: 0, incoming_only: true, promiscuous: false, blocks: 1, fanout: None };
+    Ring::open(&smallest).map_err(|error| format!("no AF_PACKET socket with a TPACKET_V3 ring: {error}"))?;
+    let own = namespaces::own().map_err(|error| format!("/proc/self/ns/net: {error}"))?;
+    let (others, _) = namespaces::others(Path::new("/proc"), own.inode, 1);
+    // A thread of its own: it ends where it is.
+    let entered = std::thread::spawn(move || others.first().map(namespaces::enter)).join();
+    Ok(match entered {
+        Ok(Some(Ok(()))) => "AF_PACKET with TPACKET_V3, also in other network namespaces".to_string(),
+        Ok(Some(Err(error))) => {
+            format!("AF_PACKET with TPACKET_V3; other network namespaces cannot be entered: {error}")
+        }
+        _ => "AF_PACKET with TPACKET_V3".to_string(),
+    })
+}
+
 struct Reading {
     key: RingKey,
     ring: Box<Ring>,
@@ -134,7 +153,7 @@ impl Live {
             interfaces: Arc::default(),
             counters: LiveCounters::default(),
             gone: RingCounters::default(),
-            max_pps: u64::from(config.max_pps) / config.fanout_count as u64,
+            max_pps: u64::from(config.max_pps).div_ceil(config.fanout_count as u64),
             second: 0,
             in_second: 0,
             status: Arc::clone(&status),

@@ -133,11 +133,6 @@ impl Interfaces {
         self.namespaces.len()
     }
 
-    /// Namespace in which the local end of a flow at this interface is: at a veth the one below it.
-    pub fn netns(&self, nic: u32) -> u32 {
-        self.get(nic).map_or(0, |one| self.below(one).unwrap_or(one.netns))
-    }
-
     /// The namespace that hangs on this veth.
     fn below(&self, one: &Interface) -> Option<u32> {
         let peer = one.peer?;
@@ -150,12 +145,17 @@ impl Interfaces {
             return Place::default();
         };
         let here = self.namespaces.get(&one.netns);
-        let below = self.below(one).and_then(|netns| self.namespaces.get(&netns));
-        let is_local =
-            |ip: IpAddr| ip.is_loopback() || [here, below].into_iter().flatten().any(|around| around.own.contains(&ip));
+        let below = self.below(one);
+        let at = |netns: u32, ip: IpAddr| self.namespaces.get(&netns).is_some_and(|around| around.own.contains(&ip));
+        // The namespace that has an end: this one, or what hangs on the veth.
+        let home = |ip: IpAddr| match below.filter(|netns| at(*netns, ip)) {
+            _ if ip.is_loopback() || at(one.netns, ip) => Some(one.netns),
+            below => below,
+        };
         let bridge_to = |ip: IpAddr| here.and_then(|around| around.hanging.get(&ip)).copied();
         let ends = [client.to_canonical(), server.to_canonical()];
-        let l3_end = ends.map(is_local);
+        let homes = ends.map(home);
+        let l3_end = homes.map(|home| home.is_some());
         let hanging = ends.map(bridge_to);
         let point = match (l3_end, hanging) {
             ([true, true], _) => Point::Local,
@@ -165,14 +165,20 @@ impl Interfaces {
             (_, [None, Some(_)]) => Point::ServerNode,
             _ => Point::Rest,
         };
+        // Where a listening socket would be, or else the client's.
+        let netns = homes[1].or(homes[0]).unwrap_or(one.netns);
         let same_bridge = |bridge: Option<u32>| bridge.is_some_and(|bridge| bridge != 0 && bridge == one.bridge());
         let l2_end = [0, 1].map(|side| l3_end[side] || same_bridge(hanging[side]));
-        Place { point, l2_end, l3_end, nic: one.capture_nic(), tunnel: 0, netns: self.netns(nic) }
+        Place { point, l2_end, l3_end, nic: one.capture_nic(), tunnel: 0, netns }
     }
 }
 
 impl Places for Interfaces {
     fn place(&self, nic: u32, client: Endpoint, server: Endpoint) -> Place {
         Self::place(self, nic, client.ip, server.ip)
+    }
+
+    fn is_here(&self, ip: IpAddr) -> bool {
+        self.namespaces.values().any(|around| around.own.contains(&ip))
     }
 }

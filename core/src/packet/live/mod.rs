@@ -12,6 +12,6 @@ mod ring;
 mod scan;
 mod settings;
 
-pub use capture::{Live, LiveCounters, LiveReport, Sizes};
+pub use capture::{Live, LiveCounters, LiveReport, Sizes, probe};
 pub use interfaces::{Interface, Interfaces, Kind};
 pub use settings::PacketConfig;

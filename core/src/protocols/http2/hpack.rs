@@ -5,6 +5,7 @@
 //! leave by their own sizes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::huffman;
 
@@ -76,6 +77,8 @@ const STATIC: [(&str, &str); 61] = [
 const USUAL_SIZE: usize = 4096;
 /// Largest dynamic table that is kept; what an encoder keeps beyond it counts as unknown.
 const MAX_SIZE: usize = 64 * 1024;
+/// Room for entries that a table keeps when it is given up.
+const KEPT_ENTRIES: usize = 64;
 /// What an entry takes besides its texts (RFC 7541 section 4.1).
 const OVERHEAD: usize = 32;
 
@@ -86,16 +89,34 @@ pub type Each<'a> = dyn FnMut(Option<&[u8]>, Option<&[u8]>) + 'a;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
+/// The name of an entry. Two bytes of a block make an entry of a name that is there already, however long it is.
+#[derive(Clone, Debug)]
+enum Name {
+    Static(&'static [u8]),
+    Shared(Arc<[u8]>),
+    /// Taken from an entry that is unknown.
+    Unknown,
+}
+
+impl Name {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Static(bytes) => Some(bytes),
+            Self::Shared(bytes) => Some(bytes),
+            Self::Unknown => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
-    /// `None`: taken from an entry that is unknown.
-    name: Option<Box<[u8]>>,
+    name: Name,
     value: Box<[u8]>,
 }
 
 impl Entry {
     fn size(&self) -> usize {
-        self.name.as_ref().map_or(0, |name| name.len()) + self.value.len() + OVERHEAD
+        self.name.bytes().map_or(0, <[u8]>::len) + self.value.len() + OVERHEAD
     }
 }
 
@@ -132,7 +153,9 @@ impl Decoder {
 
     /// A block was lost: how many entries it made is unknown, and so is every index.
     pub fn lose(&mut self) {
-        *self = Self::default();
+        self.entries.clear();
+        self.entries.shrink_to(KEPT_ENTRIES);
+        (self.size, self.limit, self.whole) = (0, MAX_SIZE, false);
     }
 
     /// Decodes a block, calling `each` with names and values; `None` is what is not known. Of a block that is not
@@ -163,7 +186,7 @@ impl Decoder {
                         each(Some(name.as_bytes()), Some(value.as_bytes()));
                     }
                     place => match self.entries.get(place - STATIC.len()) {
-                        Some(entry) => each(entry.name.as_deref(), Some(&entry.value)),
+                        Some(entry) => each(entry.name.bytes(), Some(&entry.value)),
                         None if self.whole => return None,
                         None => each(None, None),
                     },
@@ -178,44 +201,29 @@ impl Decoder {
             _ => {
                 let indexed = first & 0x40 != 0;
                 let index = integer(rest, if indexed { 6 } else { 4 })?;
-                let (mut name, mut value) = (std::mem::take(&mut self.name), std::mem::take(&mut self.value));
-                let named = self.name_of(index, rest, &mut name);
-                let valued = named.and_then(|known| {
-                    fill(text(rest)?, &mut value)?;
-                    let known = known.then_some(name.as_slice());
-                    each(known, Some(&value));
-                    if indexed {
-                        self.insert(Entry { name: known.map(Box::from), value: Box::from(value.as_slice()) });
-                    }
-                    Some(())
-                });
-                self.name = name;
-                self.value = value;
-                valued?;
+                let known = if index == 0 { None } else { Some(self.name_at(index - 1)?) };
+                if known.is_none() {
+                    fill(text(rest)?, &mut self.name)?;
+                }
+                fill(text(rest)?, &mut self.value)?;
+                each(known.as_ref().map_or(Some(&self.name), Name::bytes), Some(&self.value));
+                if indexed {
+                    let name = known.unwrap_or_else(|| Name::Shared(Arc::from(self.name.as_slice())));
+                    self.insert(Entry { name, value: Box::from(self.value.as_slice()) });
+                }
             }
         }
         Some(())
     }
 
-    /// Puts the name of a literal into `out`; false when it is unknown.
-    fn name_of(&self, index: usize, rest: &mut &[u8], out: &mut Vec<u8>) -> Option<bool> {
-        let known: &[u8] = match index.checked_sub(1) {
-            None => {
-                fill(text(rest)?, out)?;
-                return Some(true);
-            }
-            Some(place) if place < STATIC.len() => STATIC.get(place)?.0.as_bytes(),
-            Some(place) => match self.entries.get(place - STATIC.len()) {
-                Some(entry) => match &entry.name {
-                    Some(name) => name,
-                    None => return Some(false),
-                },
-                None if self.whole => return None,
-                None => return Some(false),
+    fn name_at(&self, place: usize) -> Option<Name> {
+        match place.checked_sub(STATIC.len()) {
+            None => STATIC.get(place).map(|(name, _)| Name::Static(name.as_bytes())),
+            Some(place) => match self.entries.get(place) {
+                Some(entry) => Some(entry.name.clone()),
+                None => (!self.whole).then_some(Name::Unknown),
             },
-        };
-        fill(Text::Plain(known), out)?;
-        Some(true)
+        }
     }
 
     fn insert(&mut self, entry: Entry) {

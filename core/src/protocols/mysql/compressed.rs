@@ -2,8 +2,8 @@
 //! plain packets. They are inflated piece by piece; what a plain packet does not need is skipped by count there too.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read};
 
+use super::inflate::{Inside, ZSTD, inside};
 use super::{Mysql, packet, u24};
 use crate::event::Origin;
 use crate::protocols::{Message, Role, Step};
@@ -18,9 +18,6 @@ const MAX_SILENT: usize = 512;
 const PIECE: usize = 4 * 1024;
 /// Most bytes of an unfinished plain packet.
 const MAX_PLAIN: usize = 64 * 1024;
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// No packet inflates to more than 16 MiB.
-const MAX_WINDOW_LOG: u32 = 24;
 
 /// The plain stream of one direction.
 #[derive(Default)]
@@ -58,15 +55,6 @@ fn frame(window: &[u8]) -> Option<Frame<'_>> {
     let (length, inflated) = (u24(window)?, u24(window.get(4..)?)?);
     let end = (HEADER + length).min(window.len());
     Some(Frame { length, inflated, body: window.get(HEADER..end)? })
-}
-
-fn deflated<'a>(body: &'a [u8]) -> Option<Box<dyn Read + 'a>> {
-    if !body.starts_with(&ZSTD) {
-        return Some(Box::new(flate2::bufread::ZlibDecoder::new(body)));
-    }
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).ok()?;
-    decoder.window_log_max(MAX_WINDOW_LOG).ok()?;
-    Some(Box::new(decoder))
 }
 
 /// Bytes until the end of the first block of zstd (RFC 8878, sections 3.1.1.1 and 3.1.1.2): before, it gives nothing.
@@ -118,25 +106,11 @@ pub fn peek(window: &[u8]) -> Result<Option<Vec<u8>>, ()> {
         return Err(());
     }
     let mut plain = vec![0; frame.inflated.min(4096)];
-    let Some(length) = deflated(frame.body).and_then(|mut reader| read(reader.as_mut(), &mut plain)) else {
+    let Some(length) = inside(frame.body, |inside| inside.fill(&mut plain)).flatten() else {
         return Ok(None);
     };
     plain.truncate(length);
     Ok((length > 4).then_some(plain))
-}
-
-/// Fills `into` as far as the bytes go; `None` when they are damaged from the beginning.
-fn read(reader: &mut dyn Read, into: &mut [u8]) -> Option<usize> {
-    let mut filled = 0;
-    while filled < into.len() {
-        match reader.read(into.get_mut(filled..)?) {
-            Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(error) if filled == 0 && error.kind() != ErrorKind::UnexpectedEof => return None,
-            Err(_) => break,
-        }
-    }
-    Some(filled)
 }
 
 impl Mysql {
@@ -171,7 +145,8 @@ impl Mysql {
         if frame.inflated == 0 {
             self.plain(role, &mut side, body, (frame.length - body.len()) as u64);
         } else {
-            self.pieces(role, &mut side, body, frame.inflated);
+            let read = inside(body, |inside| self.pieces(role, &mut side, inside, frame.inflated));
+            side.lost |= read.is_none();
         }
         side.ready.truncate(frame.length);
         side.left = total;
@@ -183,17 +158,13 @@ impl Mysql {
     }
 
     /// Inflates `length` bytes piece by piece.
-    fn pieces(&mut self, role: Role, side: &mut Side, body: &[u8], length: usize) {
-        let mut piece = vec![0; PIECE.min(length)];
+    fn pieces(&mut self, role: Role, side: &mut Side, inside: &mut Inside<'_, '_>, length: usize) {
+        let mut piece = [0; PIECE];
         let mut left = length;
-        let Some(mut reader) = deflated(body) else {
-            side.lost = true;
-            return;
-        };
         while left > 0 {
             let wanted = left.min(PIECE);
             let Some(room) = piece.get_mut(..wanted) else { return };
-            let filled = read(reader.as_mut(), room).unwrap_or(0);
+            let filled = inside.fill(room).unwrap_or(0);
             left -= filled;
             let missing = if filled < wanted { left } else { 0 };
             self.plain(role, side, piece.get(..filled).unwrap_or_default(), missing as u64);

@@ -22,27 +22,11 @@ pub enum Verb {
 impl Verb {
     /// The verb of a word that this side may say; case does not count.
     pub fn read(word: &[u8], role: Role) -> Option<Self> {
-        let known: &[(&[u8], Self)] = match role {
-            Role::Client => &[
-                (b"PUB", Self::Pub),
-                (b"HPUB", Self::Hpub),
-                (b"SUB", Self::Sub),
-                (b"UNSUB", Self::Unsub),
-                (b"PING", Self::Ping),
-                (b"PONG", Self::Pong),
-                (b"CONNECT", Self::Connect),
-            ],
-            Role::Server => &[
-                (b"MSG", Self::Msg),
-                (b"HMSG", Self::Hmsg),
-                (b"+OK", Self::Ok),
-                (b"PING", Self::Ping),
-                (b"PONG", Self::Pong),
-                (b"-ERR", Self::Err),
-                (b"INFO", Self::Info),
-            ],
+        let known: &[Self] = match role {
+            Role::Client => &[Self::Pub, Self::Hpub, Self::Sub, Self::Unsub, Self::Ping, Self::Pong, Self::Connect],
+            Role::Server => &[Self::Msg, Self::Hmsg, Self::Ok, Self::Ping, Self::Pong, Self::Err, Self::Info],
         };
-        known.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, verb)| *verb)
+        known.iter().copied().find(|verb| verb.name().as_bytes().eq_ignore_ascii_case(word))
     }
 
     pub fn name(self) -> &'static str {

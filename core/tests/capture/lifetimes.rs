@@ -1,0 +1,128 @@
+//! Beginning and end of connections and processes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+
+use _core::event::{Direction, ProcessChange, SocketChange};
+
+use crate::seen::{netns, observe, pair, with_each_hook};
+
+#[test]
+fn connections_begin_in_the_connecting_task_and_end() {
+    with_each_hook(|config| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let remote = listener.local_addr().unwrap();
+        let (seen, _, local) = observe(&config, |_| {
+            let mut client = TcpStream::connect(remote).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            client.write_all(b"x").unwrap();
+            let local = client.local_addr().unwrap();
+            drop(server); // with unread data: a reset
+            drop(client);
+            local
+        });
+        let data = seen.at(Direction::Egress, local)[0];
+        let connects: Vec<_> = seen
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                SocketChange::Connect { socket, remote: to, task, time_us, netns, .. } if *socket == data.socket => {
+                    Some((to.ip, to.port, task.pid, task.tid, *time_us <= data.time_us, *netns))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(connects, [(remote.ip(), remote.port(), data.pid, data.tid, true, netns())], "{:?}", config.hook);
+        let closes =
+            |change: &&SocketChange| matches!(change, SocketChange::Close { socket, .. } if *socket == data.socket);
+        assert_eq!(seen.changes.iter().filter(closes).count(), 1, "{:?} {:?}", config.hook, seen.changes);
+    });
+}
+
+#[test]
+fn a_received_fin_does_not_shift_the_sequence() {
+    with_each_hook(|config| {
+        let (mut client, mut server) = pair("127.0.0.1");
+        let (seen, ..) = observe(&config, |_| {
+            client.write_all(b"last words").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).unwrap();
+            assert_eq!(all, b"last words");
+        });
+        let out = seen.at(Direction::Egress, client.local_addr().unwrap());
+        let received = seen.at(Direction::Ingress, client.peer_addr().unwrap());
+        assert_eq!(received.iter().map(|p| p.payload.clone()).collect::<Vec<_>>().concat(), b"last words");
+        assert_eq!(out[0].tcp_seq, received[0].tcp_seq, "{:?}", config.hook);
+    });
+}
+
+#[test]
+fn data_read_after_the_reset_comes_before_the_end() {
+    with_each_hook(|config| {
+        let (mut client, mut server) = pair("127.0.0.1");
+        let (seen, ..) = observe(&config, |_| {
+            client.write_all(b"never read").unwrap();
+            server.write_all(b"answer").unwrap();
+            server.shutdown(Shutdown::Both).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut buffer = [0u8; 64];
+            let got = client.read(&mut buffer).unwrap_or(0);
+            assert_eq!(&buffer[..got], b"answer");
+            drop(server);
+            drop(client);
+        });
+        let answer = seen.pieces.iter().find(|p| p.direction == Direction::Ingress).unwrap();
+        let end = seen.changes.iter().find_map(|change| match change {
+            SocketChange::Close { socket, time_us } if *socket == answer.socket => Some(*time_us),
+            _ => None,
+        });
+        assert!(end.is_none_or(|end| end >= answer.time_us), "{:?}: ended before its last data", config.hook);
+    });
+}
+
+#[test]
+fn a_spawned_program_forks_execs_and_exits() {
+    with_each_hook(|config| {
+        let (seen, _, child) = observe(&config, |_| {
+            let mut child = Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
+            child.wait().unwrap();
+            child.id()
+        });
+        let of_child: Vec<_> = seen
+            .processes
+            .iter()
+            .filter(|change| match change {
+                ProcessChange::Exec { pid, .. } | ProcessChange::Fork { pid, .. } | ProcessChange::Exit { pid, .. } => {
+                    *pid == child
+                }
+            })
+            .collect();
+        let [ProcessChange::Fork { ppid, .. }, exec, ProcessChange::Exit { exit_code, .. }] = of_child[..] else {
+            panic!("fork, exec, exit expected: {of_child:?}");
+        };
+        let ProcessChange::Exec { ppid: exec_ppid, uid, comm, filename, netns: ns, cgroup, .. } = exec else {
+            panic!("exec expected: {exec:?}");
+        };
+        assert_eq!((*ppid, *exec_ppid, *exit_code), (std::process::id(), std::process::id(), 7));
+        assert_eq!((*uid, comm.as_str(), filename.as_str(), *ns), (0, "sh", "/bin/sh", netns()));
+        assert_ne!(*cgroup, 0);
+    });
+}
+
+#[test]
+fn a_thread_is_no_process() {
+    with_each_hook(|config| {
+        let (seen, _, tid) = observe(&config, |_| {
+            // SAFETY: no arguments, no memory.
+            std::thread::spawn(|| u32::try_from(unsafe { libc::gettid() }).unwrap()).join().unwrap()
+        });
+        let names_thread = |change: &ProcessChange| match change {
+            ProcessChange::Exec { pid, .. } | ProcessChange::Fork { pid, .. } | ProcessChange::Exit { pid, .. } => {
+                *pid == tid || (*pid == std::process::id() && matches!(change, ProcessChange::Exit { .. }))
+            }
+        };
+        assert!(!seen.processes.iter().any(names_thread));
+    });
+}
