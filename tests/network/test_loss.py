@@ -13,7 +13,9 @@ from tests.network.topology import Topology
 from tests.network.watched import Watch, Watched
 
 PORT = 5201
-VOLUME = "40M"
+VOLUME = ("-n", "30M", "-b", "100M")
+#: iperf3 ends its data connection with a reset, after which a flow is kept for 35 s.
+ENDED_S = 90
 #: iperf3's control connection, its data connection.
 CONNECTIONS = 2
 
@@ -48,7 +50,7 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
         plain.lose(sender[0], percent, f"tcp {side} {PORT}")
     counted_by = plain.place(sender)
     before = counted_by.kernel_counters()["Tcp.RetransSegs"]
-    iperf(plain, "-n", VOLUME, *(["-R"] if sender == "b1" else []))
+    iperf(plain, *VOLUME, *(["-R"] if sender == "b1" else []))
     kernel = counted_by.kernel_counters()["Tcp.RetransSegs"] - before
     if percent:
         assert plain.lost(sender[0]) > 100 and kernel > 100, (plain.lost(sender[0]), kernel)
@@ -59,7 +61,7 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
     for interface in (f"{sender}/eth0", f"{sender[0]}/veth{sender}"):
         for table, db, precision in tables:
             seen = closed_flows(watched, table, nics[interface], db, precision)
-            assert seen[f"packet_{ours}s"] > 20_000, (interface, table, seen)
+            assert seen[f"packet_{ours}s"] > 15_000, (interface, table, seen)
             sent = seen[f"retrans_{ours}s"] + seen["retrans_syns"]
             assert sent == pytest.approx(kernel, rel=0.1, abs=3), (interface, table, seen, kernel)
             # The other side only acknowledges.
@@ -72,7 +74,7 @@ def closed_flows(watched: Watched, table: str, nic: str, db: str, precision: str
     def ended() -> bool:
         return flows(watched, table, nic, db, precision)["closed_flows"] >= CONNECTIONS
 
-    assert eventually(ended), (table, flows(watched, table, nic, db, precision))
+    assert eventually(ended, ENDED_S), (table, flows(watched, table, nic, db, precision))
     return flows(watched, table, nic, db, precision)
 
 
