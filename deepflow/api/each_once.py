@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 #: Places of observation, the best witness first: sockets know both what was asked and who asked.
 SOCKETS = ("s-p", "c-p")
@@ -41,11 +41,17 @@ class Sighting:
     link: Link
     """Client address, server address, server port, protocol: the same at both ends unless an address is translated."""
     point: str
-    agents: frozenset[int]
+    agents: frozenset[int] = frozenset()
+    nic: int = 0
+    """The interface, where the place is one."""
 
     @property
     def weight(self) -> int:
         """How much was seen; of two views of one thing the larger is taken."""
+        raise NotImplementedError
+
+    def part(self, low: float, high: float) -> Self:
+        """The share of it between two fractions; shares that follow one another add up to the whole."""
         raise NotImplementedError
 
     @property
@@ -55,6 +61,11 @@ class Sighting:
 
 
 Seen = TypeVar("Seen", bound=Sighting)
+
+
+def share(value: int, low: float, high: float) -> int:
+    """The part of a count between two fractions of it."""
+    return round(value * high) - round(value * low)
 
 
 def each_once(groups: Iterable[Seen]) -> list[Seen]:
@@ -145,7 +156,13 @@ def _by_packets(groups: Iterable[Seen]) -> list[tuple[Seen, str]]:
     for views in links.values():
         best = min(views, key=lambda seen: PACKETS.index(seen.point)).point
         sides = "".join(sorted({seen.point[0] for seen in views} & {"c", "s"}))
-        chosen += [(seen, sides) for seen in views if seen.point == best]
+        # The two ends of a veth are one place and see the same packets.
+        through: Counter[int] = Counter()
+        for seen in views:
+            if seen.point == best:
+                through[seen.nic] += seen.weight
+        nic = max(through, key=lambda one: (through[one], one))
+        chosen += [(seen, sides) for seen in views if seen.point == best and seen.nic == nic]
     return chosen
 
 

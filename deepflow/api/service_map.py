@@ -3,34 +3,18 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
-from deepflow.api.each_once import POINTS, SOCKETS, End, Sighting, each_once
+from deepflow.api import map_ends, translation
+from deepflow.api.each_once import POINTS, SOCKETS, End, Sighting, each_once, share
 from deepflow.api.own_calls import NOT_OWN, OwnAddress
-from deepflow.schema import Schema
+from deepflow.schema import Schema, Table
 from deepflow.store import Store
 
-_MAX_GROUPS = 20_000
-_FINE_RANGE_S = 2 * 3600
+TABLE = "flow_metrics.application_map"
 _QUANTILE_RANGE_S = 6 * 3600
-_PROCESS = 120
 # Delays are counted in buckets of 1/16 octave: counts of several groups add up, and a quantile is right within 2.2 %.
 _BUCKETS_AN_OCTAVE = 16
-
-_ADDRESS = "if(is_ipv4 = 1, IPv4NumToString(ip4_{0}), IPv6NumToString(ip6_{0}))"
-_GROUP = (
-    "auto_service_type_0 AS type_0, auto_service_id_0 AS id_0, "
-    f"{_ADDRESS.format(0)} AS address_0, auto_service_type_1 AS type_1, auto_service_id_1 AS id_1, "
-    f"{_ADDRESS.format(1)} AS address_1, server_port, l7_protocol, observation_point"
-)
-_GROUP_BY = "GROUP BY type_0, id_0, address_0, type_1, id_1, address_1, server_port, l7_protocol, observation_point"
-_DELAYS_SQL = (
-    f"SELECT {_GROUP}, sumMap([toUInt16(floor(log2(greatest(response_duration, 1)) * {_BUCKETS_AN_OCTAVE}))], "
-    "[toUInt64(1)]) AS delays FROM flow_log.l7_flow_log WHERE time >= {from:UInt32} AND time < {to:UInt32} "
-    "AND type = 2 AND response_status != 2 AND observation_point IN {points:Array(String)} "
-    f"AND {NOT_OWN} {_GROUP_BY} LIMIT {_MAX_GROUPS}"
-)
-_NAMES_SQL = "SELECT deviceid, name FROM flow_tag.device_map WHERE devicetype = 120 AND deviceid IN {ids:Array(UInt64)}"
 
 
 @dataclass(slots=True)
@@ -50,6 +34,13 @@ class Calls(Sighting):
         """Requests."""
         return self.request
 
+    def part(self, low: float, high: float) -> Self:
+        """The share of it between two fractions."""
+        names = ("request", "response", "error", "rrt_count")
+        counts: dict[str, Any] = {name: share(getattr(self, name), low, high) for name in names}
+        delays = Counter({bucket: share(count, low, high) for bucket, count in self.delays.items()})
+        return replace(self, **counts, rrt_sum=self.rrt_sum * (high - low), delays=delays)
+
 
 def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: OwnAddress) -> dict[str, Any]:
     """Nodes and edges of [start_s, end_s), as docs/architecture.md section 5 names them; delays in µs, rate in 1/s.
@@ -59,27 +50,30 @@ def service_map(store: Store, schema: Schema, start_s: int, end_s: int, own: Own
     Raises:
         StoreError: the store failed.
     """
-    precision = "1s" if end_s - start_s <= _FINE_RANGE_S else "1m"
+    precision = "1s" if end_s - start_s <= map_ends.FINE_RANGE_S else "1m"
+    meters = schema.tables[TABLE]
     bounds: dict[str, Any] = {"from": start_s, "to": end_s, **own.parameters()}
     bounds |= {"points": list(POINTS), "sockets": list(SOCKETS)}
     groups: dict[tuple[Any, ...], Calls] = {}
-    for row in store.query(_meters_sql(precision), bounds).to_pylist():
-        calls = groups.setdefault(_key(row), _calls(row))
+    for row in store.query(_meters_sql(meters, precision), bounds).to_pylist():
+        calls = groups.setdefault(map_ends.sighting_key(row), Calls(**map_ends.sighting(row)))
         for name in ("request", "response", "error", "rrt_sum", "rrt_count", "rrt_max"):
             setattr(calls, name, row[name])
     chosen = each_once(groups.values())
     if end_s - start_s <= _QUANTILE_RANGE_S:
         bounds["points"] = sorted({calls.point for calls in chosen})
-        for row in store.query(_DELAYS_SQL, bounds).to_pylist():
-            if (found := groups.get(_key(row))) is not None:
+        for row in store.query(_delays_sql(meters), bounds).to_pylist():
+            if (found := groups.get(map_ends.sighting_key(row))) is not None:
                 buckets, counts = _pair(row["delays"])
                 # A group that was chosen under another name still holds the same counter.
                 found.delays.update(dict(zip(buckets, counts, strict=True)))
+    if translation.is_cut(chosen):
+        total = sum(calls.request for calls in chosen)
+        log = schema.tables["flow_log.l7_flow_log"]
+        chosen = translation.joined(chosen, translation.ways(store, log, translation.CALLS, start_s, end_s, total))
     edges = _merge(chosen)
-    names = _names(store, edges)
-    protocols = schema.enums["l7_protocol"]
     return {
-        "nodes": _nodes(edges, names, protocols),
+        "nodes": _nodes(edges, map_ends.names(store, edges), schema.enums["l7_protocol"]),
         "edges": [_edge(calls, end_s - start_s, schema) for calls in edges],
     }
 
@@ -94,56 +88,42 @@ def quantile_us(delays: Counter[int], part: float) -> int | None:
     return None
 
 
-def _meters_sql(precision: str) -> str:
+def _meters_sql(table: Table, precision: str) -> str:
     return (
-        f"SELECT {_GROUP}, groupUniqArray(agent_id) AS agents, "
+        f"SELECT {map_ends.group_columns(table, 'l7_protocol')}, groupUniqArray(agent_id) AS agents, "
         "sum(request) AS request, sum(response) AS response, sum(error) AS error, "
         "sum(rrt_sum) AS rrt_sum, sum(rrt_count) AS rrt_count, max(rrt_max) AS rrt_max "
         f"FROM flow_metrics.`application_map.{precision}` WHERE time >= {{from:UInt32}} AND time < {{to:UInt32}} "
-        f"AND observation_point IN {{points:Array(String)}} AND {NOT_OWN} {_GROUP_BY} "
+        f"AND observation_point IN {{points:Array(String)}} AND {NOT_OWN} {map_ends.group_by()} "
         # Should there be too many, what sockets saw goes first.
-        f"ORDER BY observation_point IN {{sockets:Array(String)}} DESC, request DESC LIMIT {_MAX_GROUPS}"
+        "ORDER BY observation_point IN {sockets:Array(String)} DESC, request DESC "
+        f"LIMIT {map_ends.MAX_GROUPS}"
     )
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(
-        row[name]
-        for name in (
-            *("type_0", "id_0", "address_0", "type_1", "id_1", "address_1"),
-            *("server_port", "l7_protocol", "observation_point"),
-        )
+def _delays_sql(meters: Table) -> str:
+    buckets = f"[toUInt16(floor(log2(greatest(response_duration, 1)) * {_BUCKETS_AN_OCTAVE}))]"
+    return (
+        f"SELECT {map_ends.group_columns(meters, 'l7_protocol')}, sumMap({buckets}, [toUInt64(1)]) AS delays "
+        "FROM flow_log.l7_flow_log WHERE time >= {from:UInt32} AND time < {to:UInt32} "
+        "AND type = 2 AND response_status != 2 AND observation_point IN {points:Array(String)} "
+        f"AND {NOT_OWN} {map_ends.group_by()} LIMIT {map_ends.MAX_GROUPS}"
     )
-
-
-def _calls(row: Mapping[str, Any]) -> Calls:
-    ends = [End(row[f"id_{side}"] if row[f"type_{side}"] == _PROCESS else 0, row[f"address_{side}"]) for side in (0, 1)]
-    link = (row["address_0"], row["address_1"], row["server_port"], row["l7_protocol"])
-    return Calls(ends[0], ends[1], link, row["observation_point"], frozenset(row.get("agents", ())))
 
 
 def _merge(groups: Iterable[Calls]) -> list[Calls]:
     """One group an edge: client, server, application protocol."""
     edges: dict[tuple[str, str, int], Calls] = {}
     for calls in groups:
-        key = (calls.client.key, calls.server.key, calls.link[3])
-        edge = edges.get(key)
+        edge = edges.get(calls.pair)
         if edge is None:
-            edges[key] = replace(calls, delays=Counter(calls.delays))
+            edges[calls.pair] = replace(calls, delays=Counter(calls.delays))
             continue
         for name in ("request", "response", "error", "rrt_sum", "rrt_count"):
             setattr(edge, name, getattr(edge, name) + getattr(calls, name))
         edge.rrt_max = max(edge.rrt_max, calls.rrt_max)
         edge.delays.update(calls.delays)
     return list(edges.values())
-
-
-def _names(store: Store, edges: Iterable[Calls]) -> dict[int, str]:
-    ids = sorted({end.service_id for calls in edges for end in (calls.client, calls.server) if end.service_id})
-    if not ids:
-        return {}
-    found = store.query(_NAMES_SQL, {"ids": ids})
-    return dict(zip(found.column("deviceid").to_pylist(), found.column("name").to_pylist(), strict=True))
 
 
 def _nodes(
@@ -156,10 +136,8 @@ def _nodes(
         ends[calls.server.key] = calls.server
         served[calls.server.key][calls.link[3]] += calls.request
     return [
-        {
-            "id": key,
-            "name": names.get(end.service_id, f"process {end.service_id}") if end.service_id else end.address,
-            "type": "Process" if end.service_id else "IP",
+        map_ends.node(end, names)
+        | {
             "protocol": _protocol(protocols, served[key].most_common(1)[0][0]) if served[key] else None,
             "requests": served[key].total(),
         }

@@ -8,18 +8,22 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from deepflow.api.body import RequestError
+from deepflow.api.network_map import network_map
 from deepflow.api.own_calls import OwnAddress
 from deepflow.api.request_list import MAX_ROWS, RequestFilter, request_list
 from deepflow.api.service_map import service_map
 from deepflow.api.state import State, state_of
+from deepflow.trace import MAX_CALLS, TraceNotFound, path_between, path_by_id
 
 _DEFAULT_RANGE_S = 300
+_PATH_CALLS = 200
 _COUNTED_S = 24 * 3600
 _MAX_TEXT = 4096
 # Counters are increases and add up; of gauges the last reading is shown.
 _COUNTERS_SQL = (
     "SELECT agent_id, replaceOne(virtual_table_name, 'deepflow_agent_', '') AS measurement, counter.1 AS name, "
-    "if(measurement IN ('monitor', 'hook') OR startsWith(name, 'queued'), argMax(counter.2, time), sum(counter.2)) "
+    "if(measurement IN ('monitor', 'hook') OR startsWith(name, 'queued') OR endsWith(name, '_now'), "
+    "argMax(counter.2, time), sum(counter.2)) "
     "AS value FROM (SELECT agent_id, virtual_table_name, time, "
     "arrayJoin(arrayZip(metrics_float_names, metrics_float_values)) AS counter FROM deepflow_system.deepflow_system "
     "WHERE time >= {from:UInt32} AND agent_id != 0) GROUP BY agent_id, measurement, name ORDER BY measurement, name"
@@ -31,6 +35,13 @@ async def service_map_(request: Request) -> JSONResponse:
     state = state_of(request)
     start, end = _range(request)
     return JSONResponse(await state.read(service_map, state.store, state.schema, start, end, _own(request)))
+
+
+async def network_map_(request: Request) -> JSONResponse:
+    """GET /v1/web/network-map?from=&to=."""
+    state = state_of(request)
+    start, end = _range(request)
+    return JSONResponse(await state.read(network_map, state.store, state.schema, start, end, _own(request)))
 
 
 async def requests(request: Request) -> JSONResponse:
@@ -51,6 +62,26 @@ async def requests(request: Request) -> JSONResponse:
         return JSONResponse(await state.read(request_list, state.store, state.schema, wanted))
     except ValueError as error:
         raise RequestError(str(error)) from None
+
+
+async def path(request: Request) -> JSONResponse:
+    """The path of one call: GET /v1/web/path?_id=, the id of any of its rows.
+
+    Or of the calls between two services, the newest `limit` ones: GET /v1/web/path?client=&server=&from=&to=&limit=.
+    """
+    state = state_of(request)
+    row_id = _number(request, "_id")
+    if row_id is not None:
+        try:
+            return JSONResponse(await state.read(path_by_id, state.store, row_id))
+        except TraceNotFound as error:
+            raise RequestError(str(error), 404) from None
+    client, server = _text(request, "client"), _text(request, "server")
+    if not client or not server:
+        raise RequestError("A path needs _id, or the names of client and server.")
+    start, end = _range(request)
+    limit = max(1, min(_number(request, "limit") or _PATH_CALLS, MAX_CALLS))
+    return JSONResponse(await state.read(path_between, state.store, client, server, start, end, limit))
 
 
 async def agents(request: Request) -> JSONResponse:
@@ -124,6 +155,8 @@ def _text(request: Request, name: str) -> str:
 
 routes = [
     Route("/v1/web/map", service_map_),
+    Route("/v1/web/network-map", network_map_),
     Route("/v1/web/requests", requests),
+    Route("/v1/web/path", path),
     Route("/v1/web/agents", agents),
 ]

@@ -1,4 +1,4 @@
-"""Commands that ask the server: `query`, `trace`, `map`."""
+"""Commands that ask the server: `query`, `trace`, `map`, `path`."""
 
 from __future__ import annotations
 
@@ -103,6 +103,63 @@ def service_map(
         for edge in sorted(answer["edges"], key=lambda edge: (names[edge["source"]], -edge["request"]))
     ]
     _print_table(["client", "", "server", "protocol", "requests", "rate", "errors", "average", "slowest"], rows)
+
+
+def path(
+    client: Annotated[str, typer.Argument(help="Name of the calling service, or its address, as the map shows it.")],
+    server: Annotated[str, typer.Argument(help="Name of the called service, or its address.")],
+    last: Annotated[str, typer.Option(help="The time before now whose calls are looked at.")] = "5m",
+    limit: Annotated[int, typer.Option(help="Calls looked at, the newest ones.", min=1, max=1000)] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: ServerOption = DEFAULT_URL,
+    token: TokenOption = "",
+) -> None:
+    """Print where the time of the calls between two services goes: each point they were seen at, each hop's delay."""
+    now = int(time.time())
+    wanted = {"client": client, "server": server, "from": now - _span(last), "to": now + 1, "limit": limit}
+    answer = ask(url, token, "GET", "/v1/web/path", params=wanted)
+    if as_json:
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+        return
+    if not answer["calls"]:
+        typer.echo(
+            f"No answered calls from {client} to {server} in the last {last}; `deepflow map` lists who calls whom."
+        )
+        return
+    typer.echo(
+        f"{answer['calls']} calls from {client} to {server}, median {_duration(answer['median_us'])}, "
+        f"p95 {_duration(answer['p95_us'])}"
+    )
+    again = any(point["retransmissions"] is not None for point in answer["points"])
+    rows = [
+        [
+            point["observation_point"],
+            point["where"],
+            point["ends"],
+            point["calls"],
+            _duration(point["duration_median_us"]),
+            _duration(point["delay_median_us"]),
+            _duration(point["delay_p95_us"]),
+            "" if point["share"] is None else f"{point['share'] * 100:.1f} %",
+            *([point["retransmissions"]] if again else []),
+            "←" if number == answer["slowest"] else "",
+        ]
+        for number, point in enumerate(answer["points"])
+    ]
+    columns = [
+        "point",
+        "where",
+        "ends",
+        "calls",
+        "takes",
+        "hop",
+        "hop p95",
+        "share",
+        *(["sent again"] if again else []),
+        "",
+    ]
+    _print_table(columns, rows)
+    typer.echo(answer["sentence"])
 
 
 def _print_table(columns: list[str], rows: list[list[Any]]) -> None:

@@ -66,6 +66,9 @@ class Row:
     signal_source: int = EBPF
     type: int = _SESSION
     agent_id: int = 0
+    agent: str = ""
+    #: Low 32 bits of the Ethernet address of the interface that a packet was seen at.
+    capture_nic: int = 0
     flow_id: int = 0
     protocol: int = 6
     l7_protocol: int = 0
@@ -170,6 +173,7 @@ class Row:
 
 
 _TEXT = (
+    "agent",
     "observation_point",
     "l7_protocol_str",
     "version",
@@ -188,6 +192,7 @@ _NUMBER = (
     "signal_source",
     "type",
     "agent_id",
+    "capture_nic",
     "flow_id",
     "protocol",
     "l7_protocol",

@@ -21,7 +21,7 @@ LIMIT = 1000
 
 _LOG_COLUMNS = (
     *("observation_point", "agent_id", "process_id_0", "process_id_1", "flow_id", "protocol", "l7_protocol", "type"),
-    *("client_port", "server_port", "req_tcp_seq", "resp_tcp_seq", "signal_source", "version"),
+    *("client_port", "server_port", "req_tcp_seq", "resp_tcp_seq", "signal_source", "version", "capture_nic"),
     *("syscall_trace_id_request", "syscall_trace_id_response", "syscall_cap_seq_0", "syscall_cap_seq_1"),
     *("x_request_id_0", "x_request_id_1", "trace_id", "span_id", "request_id"),
     *("request_type", "request_domain", "request_resource", "endpoint"),
@@ -102,6 +102,19 @@ def trace_by_trace_id(
     return Trace(largest.spans, search.truncated, largest.clock_corrections)
 
 
+def rows_by_id(store: Store, ids: Iterable[int]) -> list[Row]:
+    """Rows of the log with all columns that relation and assembly read, in no order."""
+    wanted = sorted(set(ids))
+    # A row id begins with the second in which the session ended, which is the primary key of the log.
+    times = sorted({row_id >> 32 for row_id in wanted})
+    found = store.query(
+        f"SELECT {_log_columns()} FROM flow_log.l7_flow_log "
+        "WHERE time IN {times:Array(UInt32)} AND _id IN {ids:Array(UInt64)} LIMIT 1 BY _id",
+        {"times": times, "ids": wanted},
+    ).to_pylist()
+    return [_row(record) for record in found]
+
+
 def _log_columns() -> str:
     sides = [
         f"if(is_ipv4 = 1, toString(ip4_{side}), toString(ip6_{side})) AS ip_{side}, "
@@ -111,7 +124,8 @@ def _log_columns() -> str:
     times = [f"toUnixTimestamp64Micro({name}_time) AS {name}_us" for name in ("start", "end")]
     protocol = "dictGet('flow_tag.int_enum_map', 'name_en', ('l7_protocol', toUInt64(l7_protocol)))"
     name = f"if(biz_protocol != '', toString(biz_protocol), {protocol}) AS l7_protocol_str"
-    return ", ".join(["_id", *times, *_LOG_COLUMNS, *sides, name])
+    agent = "dictGet('flow_tag.vtap_map', 'name', toUInt64(agent_id)) AS agent"
+    return ", ".join(["_id", *times, *_LOG_COLUMNS, *sides, name, agent])
 
 
 def _device(name: str, side: int) -> str:
@@ -188,11 +202,4 @@ class _Search:
 
     def rows(self) -> list[Row]:
         """All columns of the rows kept."""
-        # A row id begins with the second in which the session ended, which is the primary key of the log.
-        times = sorted({row_id >> 32 for row_id in self.kept})
-        found = self._store.query(
-            f"SELECT {_log_columns()} FROM flow_log.l7_flow_log "
-            "WHERE time IN {times:Array(UInt32)} AND _id IN {ids:Array(UInt64)} LIMIT 1 BY _id",
-            {"times": times, "ids": sorted(self.kept)},
-        ).to_pylist()
-        return [_row(record) for record in found]
+        return rows_by_id(self._store, self.kept)

@@ -24,14 +24,21 @@ class Seen(Sighting):
 
 
 def seen(
-    point: str, client: str, server: str, requests: int = 10, known: str = "", port: int = 80, agent: int = 1
+    point: str,
+    client: str,
+    server: str,
+    requests: int = 10,
+    known: str = "",
+    port: int = 80,
+    agent: int = 1,
+    nic: int = 0,
 ) -> Seen:
     """`known`: which ends the agent knows the process of, "c", "s" or both."""
     ends = (
         End(NAMES.get(client, 9) if "c" in known else 0, client),
         End(NAMES.get(server, 9) if "s" in known else 0, server),
     )
-    return Seen(*ends, (client, server, port, HTTP), point, frozenset((agent,)), requests)
+    return Seen(*ends, (client, server, port, HTTP), point, frozenset((agent,)), nic, requests)
 
 
 def counted(*groups: Seen) -> list[tuple[str, str, int]]:
@@ -87,6 +94,10 @@ CASES: dict[str, tuple[list[Seen], list[tuple[str, str, int]]]] = {
         [seen("c-nd", NODE, CART, 10, agent=5)],
         [(f"ip:{NODE}", f"ip:{CART}", 10)],
     ),
+    "the two ends of a veth": (
+        [seen("c", SHOP, CART, 10, nic=1), seen("c", SHOP, CART, 9, nic=2), seen("c", SHOP, CART, 3, port=81, nic=2)],
+        [(f"ip:{SHOP}", f"ip:{CART}", 3), (f"ip:{SHOP}", f"ip:{CART}", 10)],
+    ),
     "two clients at one address": (
         [seen("c-p", SHOP, CART, 4, "c"), seen("s-p", SHOP, CART, 10, "s", agent=2)],
         [(*BOTH, 4)],
@@ -104,8 +115,8 @@ def test_each_once(groups: list[Seen], wanted: list[tuple[str, str, int]]) -> No
 def test_two_links_of_two_services_are_one_call_behind_address_translation(points: tuple[str, str], more: int) -> None:
     client, server = End(1, SHOP), End(2, CART)
     views = [
-        Seen(client, server, (SHOP, SERVICE_ADDRESS, 80, HTTP), points[0], frozenset((1,)), 10 + more),
-        Seen(client, server, (NODE, CART, 8080, HTTP), points[1], frozenset((2,)), 10),
+        Seen(client, server, (SHOP, SERVICE_ADDRESS, 80, HTTP), points[0], frozenset((1,)), requests=10 + more),
+        Seen(client, server, (NODE, CART, 8080, HTTP), points[1], frozenset((2,)), requests=10),
     ]
     assert counted(*views) == [(*BOTH, 10 + more)]
     both = [seen(point, SHOP, CART, 5, "cs") for point in points]

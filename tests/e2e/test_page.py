@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import ROOT, Running
 from tests.e2e.conftest import Observed, eventually, query
 
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # its own look-ups would be on the map
-]
 REQUESTS = 200
 ORDER_SPANS = 18  # shopper, nginx 2, api 1 + 5 calls, redis-server 2, cart 1 + 2 calls, stock 2, mariadbd 2
 KINDS = {
@@ -59,18 +49,6 @@ def command_line(file: Path) -> list[bytes]:
         return file.read_bytes().split(b"\0")
     except OSError:  # the process has ended meanwhile
         return []
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    if not shutil.which(CHROMIUM):
-        pytest.skip(f"{CHROMIUM} is missing; install chromium")
-    if not (ROOT / "deepflow" / "web" / "dist" / "index.html").exists():
-        pytest.skip("the page is not built; run make web")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
 
 
 def test_a_person_follows_an_edge_to_a_request_to_its_flame_graph(

@@ -16,7 +16,7 @@ from tests.network.topology import Topology
 INTERFACES = "^(eth0|veth[ab][12]|cni0|vxlan0)$"
 PACKET = 0
 #: Counters of packets that were seen by no flow.
-DROPPED = ("packet_dropped", "packet_throttled")
+DROPPED = ("packet/packets_dropped", "packet/packets_throttled")
 
 
 class Watch(Protocol):

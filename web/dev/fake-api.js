@@ -73,6 +73,53 @@ function map({ from, to }) {
   return { nodes, edges };
 }
 
+function networkMap(query) {
+  const { nodes, edges } = map(query);
+  const seconds = Number(query.to) - Number(query.from);
+  const delays = Object.fromEntries(
+    ['rtt', 'rtt_client', 'rtt_server', 'srt', 'art', 'cit'].flatMap((name, i) => [
+      [`${name}_avg_us`, 120 * (i + 1)],
+      [`${name}_max_us`, 900 * (i + 1)],
+    ]),
+  );
+  return {
+    nodes: nodes.map(({ id, name, type }) => ({ id, name, type, byte: 4_000_000 })),
+    edges: edges.map((edge) => {
+      const packets = edge.request * 9;
+      const again = edge.error > 0 ? Math.round(packets * 0.02) : 0;
+      return {
+        ...{ source: edge.source, target: edge.target, protocol: 'TCP', observation_point: 'c' },
+        ...{ byte: packets * 400, byte_tx: packets * 90, byte_rx: packets * 310, byte_rate: (packets * 400) / seconds },
+        ...{ packet: packets, packet_tx: packets / 2, packet_rx: packets / 2, packet_rate: packets / seconds },
+        ...{ new_flow: 12, closed_flow: 12, active_flow: 7, syn_count: 12, ooo: 0 },
+        ...{ retrans: again, retrans_tx: again, retrans_rx: 0, retrans_ratio: packets ? again / packets : null },
+        ...{ retrans_syn: 0, retrans_synack: 0, zero_win: 0, zero_win_tx: 0, zero_win_rx: 0 },
+        ...{ client_establish_fail: 0, server_establish_fail: 0, tcp_establish_fail: 0, tcp_transfer_fail: 0 },
+        ...{ connection_error: 0, connection_error_ratio: 0 },
+        ...delays,
+      };
+    }),
+  };
+}
+
+function callPath(id) {
+  const way = [
+    ['c-p', 'wrk:4003 on shop-host', 3, 0, 402_000],
+    ['s', '…0a:01:00:05 on shop-host', 0, 800, 401_200],
+    ['s-p', 'nginx:4005 on shop-host', 3, 1_000, 401_000],
+  ];
+  const points = way.map(([point, where, source, start, end], i) => ({
+    ...{ _id: i === 2 ? id : String(i), observation_point: point, agent: 'shop-host', where, type: 2 },
+    ...{ ends: '10.0.0.9:40000 → 10.0.0.5:80', signal_source: source, request_us: start, response_us: end },
+    ...{ duration_us: end - start, delay_us: i < 2 ? end - start - (way[i + 1][4] - way[i + 1][3]) : end - start },
+    retransmissions: source ? null : 1,
+  }));
+  return {
+    points: points.map((point) => ({ ...point, share: point.delay_us / 402_000 })),
+    ...{ whole_us: 402_000, slowest: 2, sentence: 'the client says 402.00 ms, the server says 400.00 ms.' },
+  };
+}
+
 const PATHS = [
   '/',
   '/products/17',
@@ -122,18 +169,18 @@ function requests(query) {
 // [service, observation point, parent, start, end, type, resource, protocol, rule, signal source]
 const SPANS = [
   ['wrk', 'c-p', -1, 0, 402_000, 'GET', '/checkout', 'HTTP', ''],
-  ['', 's', 0, 800, 401_200, 'GET', '/checkout', 'HTTP', 'TCP sequence of the request', 0],
-  ['nginx', 's-p', 1, 1_000, 401_000, 'GET', '/checkout', 'HTTP', 'TCP sequence of the request'],
+  ['', 's', 0, 800, 401_200, 'GET', '/checkout', 'HTTP', 'network: same TCP request sequence 1001', 0],
+  ['nginx', 's-p', 1, 1_000, 401_000, 'GET', '/checkout', 'HTTP', 'network: same TCP request sequence 1001'],
   ['nginx', 'c-p', 2, 2_000, 400_100, 'GET', '/checkout', 'HTTP', 'syscall trace id'],
-  ['shop-api', 's-p', 3, 2_600, 399_700, 'GET', '/checkout', 'HTTP', 'TCP sequence of the request'],
+  ['shop-api', 's-p', 3, 2_600, 399_700, 'GET', '/checkout', 'HTTP', 'network: same TCP request sequence 1001'],
   ['shop-api', 'c-p', 4, 6_000, 6_420, 'GET', 'GET cart:8812', 'Redis', 'syscall trace id'],
-  ['redis-server', 's-p', 5, 6_100, 6_330, 'GET', 'GET cart:8812', 'Redis', 'TCP sequence of the request'],
+  ['redis-server', 's-p', 5, 6_100, 6_330, 'GET', 'GET cart:8812', 'Redis', 'network: same TCP request sequence 1001'],
   ['shop-api', 'c-p', 4, 20_000, 61_000, 'GET', '/products/17', 'HTTP', 'syscall trace id'],
-  ['node-catalog', 's-p', 7, 20_400, 60_700, 'GET', '/products/17', 'HTTP', 'TCP sequence of the request'],
+  ['node-catalog', 's-p', 7, 20_400, 60_700, 'GET', '/products/17', 'HTTP', 'network: same TCP request sequence 1001'],
   ['node-catalog', 'c-p', 8, 24_000, 47_000, 'COM_QUERY', SQL, 'MySQL', 'syscall trace id'],
-  ['mariadbd', 's-p', 9, 24_200, 46_600, 'COM_QUERY', SQL, 'MySQL', 'TCP sequence of the request'],
+  ['mariadbd', 's-p', 9, 24_200, 46_600, 'COM_QUERY', SQL, 'MySQL', 'network: same TCP request sequence 1001'],
   ['shop-api', 'c-p', 4, 72_000, 381_000, 'POST', '/reserve', 'HTTP', 'syscall trace id'],
-  ['stock', 's-p', 11, 72_300, 380_400, 'POST', '/reserve', 'HTTP', 'TCP sequence of the request'],
+  ['stock', 's-p', 11, 72_300, 380_400, 'POST', '/reserve', 'HTTP', 'network: same TCP request sequence 1001'],
   [
     'stock',
     'c-p',
@@ -154,7 +201,7 @@ const SPANS = [
     'COM_QUERY',
     'UPDATE stock SET n = n - ? WHERE id = ?',
     'MySQL',
-    'TCP sequence of the request',
+    'network: same TCP request sequence 1001',
   ],
 ];
 
@@ -266,6 +313,8 @@ const server = createServer((request, response) => {
   if (url.pathname.startsWith('/v1/') && options.broken)
     return json({ error: 'The store does not answer: is chDB in use by another process?' }, 503);
   if (url.pathname === '/v1/web/map') return json(options.empty ? { nodes: [], edges: [] } : map(query));
+  if (url.pathname === '/v1/web/network-map') return json(options.empty ? { nodes: [], edges: [] } : networkMap(query));
+  if (url.pathname === '/v1/web/path') return json(callPath(query._id));
   if (url.pathname === '/v1/web/requests') return json(options.empty ? { rows: [], next: null } : requests(query));
   if (url.pathname === '/v1/web/agents') return json(options.empty ? { agents: [], server: {} } : agents());
   if (url.pathname === '/v1/stats/querier/L7FlowTracing') {

@@ -31,6 +31,66 @@ export interface ServiceMap {
   edges: MapEdge[];
 }
 
+export interface NetworkNode {
+  id: string;
+  name: string;
+  type: string | number;
+  /** Sent and received. */
+  byte: number;
+}
+
+/** Counters are sums over the asked range; tx is what the client sent, rx what the server sent. */
+export interface NetworkEdge {
+  source: string;
+  target: string;
+  /** Name of the IP protocol. */
+  protocol: string;
+  /** Where it was counted; '' when at several kinds of places. */
+  observation_point: string;
+  byte: number;
+  byte_tx: number;
+  byte_rx: number;
+  packet: number;
+  packet_tx: number;
+  packet_rx: number;
+  byte_rate: number;
+  packet_rate: number;
+  new_flow: number;
+  closed_flow: number;
+  active_flow: number;
+  retrans: number;
+  retrans_tx: number;
+  retrans_rx: number;
+  retrans_ratio: number | null;
+  syn_count: number;
+  retrans_syn: number;
+  retrans_synack: number;
+  zero_win: number;
+  zero_win_tx: number;
+  zero_win_rx: number;
+  ooo: number;
+  client_establish_fail: number;
+  server_establish_fail: number;
+  tcp_establish_fail: number;
+  tcp_transfer_fail: number;
+  connection_error: number;
+  connection_error_ratio: number | null;
+  rtt_avg_us: number | null;
+  rtt_max_us: number | null;
+  rtt_client_avg_us: number | null;
+  rtt_server_avg_us: number | null;
+  srt_avg_us: number | null;
+  srt_max_us: number | null;
+  art_avg_us: number | null;
+  art_max_us: number | null;
+  cit_avg_us: number | null;
+}
+
+export interface NetworkMap {
+  nodes: NetworkNode[];
+  edges: NetworkEdge[];
+}
+
 export interface RequestRow {
   _id: string;
   start_time_us: number;
@@ -94,6 +154,36 @@ export interface TraceService {
 export interface Trace {
   tracing: Span[];
   services: TraceService[];
+}
+
+export interface PathPoint {
+  _id: string;
+  observation_point: string;
+  agent: string;
+  /** The process, or the end of the interface's Ethernet address, and the host. */
+  where: string;
+  /** Client and server as they stand at this point: address translation shows. */
+  ends: string;
+  signal_source: number;
+  type: number;
+  /** Since the first point saw the request; null where the half was not seen. */
+  request_us: number | null;
+  response_us: number | null;
+  duration_us: number | null;
+  /** To the next point, there and back; at the last point all that is left. */
+  delay_us: number | null;
+  /** Of the whole, 0…1. */
+  share: number | null;
+  /** Packets that the flow sent again as seen here; null unknown. */
+  retransmissions: number | null;
+}
+
+export interface CallPath {
+  points: PathPoint[];
+  whole_us: number;
+  /** Index of the point behind which most of the time goes. */
+  slowest: number | null;
+  sentence: string;
 }
 
 export type Counters = Record<string, number>;
@@ -160,6 +250,10 @@ export function fetchMap(from: number, to: number, signal: AbortSignal): Promise
   return ask(address('v1/web/map', { from, to }), { signal }) as Promise<ServiceMap>;
 }
 
+export function fetchNetworkMap(from: number, to: number, signal: AbortSignal): Promise<NetworkMap> {
+  return ask(address('v1/web/network-map', { from, to }), { signal }) as Promise<NetworkMap>;
+}
+
 export interface RequestQuery {
   from: number;
   to: number;
@@ -181,6 +275,10 @@ export function fetchRequests(query: RequestQuery, signal: AbortSignal): Promise
 
 export function fetchAgents(signal: AbortSignal): Promise<AgentList> {
   return ask('v1/web/agents', { signal }) as Promise<AgentList>;
+}
+
+export function fetchPath(id: string, signal: AbortSignal): Promise<CallPath> {
+  return ask(address('v1/web/path', { _id: id }), { signal }) as Promise<CallPath>;
 }
 
 /** `key` is a row id (decimal) or a trace id; from and to bound the search in seconds. */

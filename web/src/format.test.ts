@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ago, clock, count, duration, parseDuration, rate, ratioFraction, share } from './format';
+import { ago, bytes, clock, count, duration, parseDuration, rate, ratioFraction, share } from './format';
 
 describe('duration', () => {
   test.each([
@@ -33,6 +33,14 @@ test('counts keep three digits', () => {
   expect(count(999.6)).toBe('1k');
   expect(count(12_345)).toBe('12.3k');
   expect(count(2_500_000)).toBe('2.5M');
+});
+
+test('bytes go by the thousand', () => {
+  expect(bytes(0)).toBe('0 B');
+  expect(bytes(999)).toBe('999 B');
+  expect(bytes(999.9)).toBe('1 kB');
+  expect(bytes(12_345_678)).toBe('12.3 MB');
+  expect(bytes(2e12)).toBe('2000 GB');
 });
 
 test('a share that is not zero never reads as zero', () => {

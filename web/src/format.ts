@@ -40,6 +40,20 @@ export function count(value: number): string {
   return significant(value);
 }
 
+/** Bytes → "1.23 kB", by the thousand as rates of networks are. */
+export function bytes(value: number): string {
+  if (!Number.isFinite(value)) return '–';
+  const size = Math.abs(value);
+  for (const [unit, scale] of [
+    ['GB', 1e9],
+    ['MB', 1e6],
+    ['kB', 1e3],
+  ] as const) {
+    if (size >= scale * 0.9995) return `${significant(value / scale)} ${unit}`;
+  }
+  return `${significant(value)} B`;
+}
+
 /** A fraction 0…1 → "5 %"; a share that is not zero never reads as "0 %". */
 export function share(fraction: number): string {
   if (!Number.isFinite(fraction)) return '–';

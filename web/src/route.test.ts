@@ -38,6 +38,7 @@ test('the server is asked in its own units and only for what is set', () => {
 
 test.each<Route>([
   { page: 'map' },
+  { page: 'map', view: 'network' },
   { page: 'agents' },
   { page: 'requests', filter: NO_FILTER },
   { page: 'trace', key: { _id: '7672613834218930177' } },
@@ -49,6 +50,7 @@ test.each<Route>([
 
 test('what is no route is the map, what is no time is none', () => {
   expect(parseRoute('')).toEqual({ page: 'map' });
+  expect(parseRoute('#/map/nothing')).toEqual({ page: 'map' });
   expect(parseRoute('#/nothing')).toEqual({ page: 'map' });
   expect(parseRoute('#/trace')).toEqual({ page: 'map' });
   expect(parseTime('#/map')).toBeUndefined();

@@ -28,7 +28,7 @@ export const NO_FILTER: Filter = {
 export type TimeSpan = { last: number } | { from: number; to: number };
 
 export type Route =
-  | { page: 'map' }
+  | { page: 'map'; view?: 'network' }
   | { page: 'requests'; filter: Filter }
   | { page: 'trace'; key: { _id: string } | { trace_id: string } }
   | { page: 'agents' };
@@ -77,6 +77,7 @@ export function parseRoute(hash: string): Route {
   const [page, rest = ''] = path.split('/', 2);
   if (page === 'requests') return { page, filter: parseFilter(query) };
   if (page === 'agents') return { page };
+  if (page === 'map' && rest === 'network') return { page, view: 'network' };
   if (page === 'trace') {
     const traceId = query.get('trace_id');
     if (traceId) return { page, key: { trace_id: traceId } };
@@ -102,6 +103,7 @@ export function parseTime(hash: string): TimeSpan | undefined {
 export function hashOf(route: Route, time: TimeSpan): string {
   const query = route.page === 'requests' ? filterQuery(route.filter) : new URLSearchParams();
   let path: string = route.page;
+  if (route.page === 'map' && route.view) path += `/${route.view}`;
   if (route.page === 'trace') {
     if ('_id' in route.key) path += `/${encodeURIComponent(route.key._id)}`;
     else query.set('trace_id', route.key.trace_id);

@@ -85,15 +85,13 @@ impl Worker {
     }
 
     fn counters(&mut self) -> Vec<(&'static str, u64)> {
-        let LiveCounters { packets, bytes, dropped, throttled, malformed, strange } = self.live.counters();
+        let LiveCounters { dropped, throttled, malformed, strange, .. } = self.live.counters();
         let mut all = self.packets.counters();
         all.extend([
-            ("received", packets),
-            ("received_bytes", bytes),
-            ("dropped", dropped),
-            ("throttled", throttled),
-            ("misplaced", malformed),
-            ("strange", strange),
+            ("packets_dropped", dropped),
+            ("packets_throttled", throttled),
+            ("packets_misplaced", malformed),
+            ("packets_strange", strange),
         ]);
         all
     }

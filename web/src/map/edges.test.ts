@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import type { MapEdge, MapNode } from '../api';
-import { DEFAULT_THRESHOLDS, edgeLabel, edgeRows, edgeWidth, health, nodeKind, sortRows, summarise } from './edges';
+import { DEFAULT_THRESHOLDS, edgeWidth, sortRows } from './drawing';
+import { applicationDrawing, edgeLabel, health, nodeKind, summarise } from './edges';
 
 const edge = (change: Partial<MapEdge> = {}): MapEdge => ({
   source: 'a',
@@ -45,9 +46,9 @@ test('the label names rate, errors and delays', () => {
 });
 
 test('width grows with the rate within bounds', () => {
-  expect(edgeWidth(edge({ rate: 0 }), 100)).toBe(1.5);
-  expect(edgeWidth(edge({ rate: 100 }), 100)).toBe(5);
-  expect(edgeWidth(edge({ rate: 10 }), 100)).toBeGreaterThan(edgeWidth(edge({ rate: 1 }), 100));
+  expect(edgeWidth(0, 100)).toBe(1.5);
+  expect(edgeWidth(100, 100)).toBe(5);
+  expect(edgeWidth(10, 100)).toBeGreaterThan(edgeWidth(1, 100));
 });
 
 test('what it serves says what it is', () => {
@@ -61,12 +62,14 @@ test('what it serves says what it is', () => {
 
 test('rows sort by what is shown and stay put when equal', () => {
   const nodes = [node({ id: 'a', name: 'nginx' }), node({ id: 'b', name: 'api' })];
-  const rows = edgeRows(
-    [edge({ rate: 1 }), edge({ protocol: 'Redis', rate: 3, rrt_avg_us: null }), edge({ protocol: 'DNS', rate: 1 })],
-    nodes,
-    DEFAULT_THRESHOLDS,
-  );
-  expect(rows[0]).toMatchObject({ client: 'nginx', server: 'api', protocol: 'HTTP' });
+  const edges = [
+    edge({ rate: 1 }),
+    edge({ protocol: 'Redis', rate: 3, rrt_avg_us: null }),
+    edge({ protocol: 'DNS', rate: 1, error: 3 }),
+  ];
+  const rows = applicationDrawing({ nodes, edges }, DEFAULT_THRESHOLDS).edges;
+  expect(rows[0]).toMatchObject({ client: 'nginx', server: 'api', protocol: 'HTTP', health: 'good' });
+  expect(rows[2]?.cells['errors']).toEqual({ sort: 0.03, text: '3 %', note: '(3)', tone: 'bad-text' });
   const protocols = (key: 'rate' | 'average', down: boolean): string[] =>
     sortRows(rows, key, down).map((r) => r.protocol);
   expect(protocols('rate', true)).toEqual(['Redis', 'DNS', 'HTTP']);

@@ -1,19 +1,18 @@
-/** What a call on the map means: its health, its words, the kind of a service. */
+/** The map of calls: what a call means, its health, its words, the kind of a service. */
 
-import type { MapEdge, MapNode } from '../api';
+import type { MapEdge, MapNode, ServiceMap } from '../api';
 import { protocolName } from '../enums';
-import { duration, rate, share } from '../format';
-
-export interface Thresholds {
-  /** A call is slow when its average or 95th percentile reaches this, µs. */
-  slowUs: number;
-  /** A call is failing when this share of its requests fails (and at least one does). */
-  failing: number;
-}
-
-export const DEFAULT_THRESHOLDS: Thresholds = { slowUs: 100_000, failing: 0.01 };
-
-export type Health = 'failing' | 'slow' | 'good';
+import { count, duration, rate, share } from '../format';
+import {
+  type Column,
+  type DrawnEdge,
+  type Drawing,
+  edgeWidth,
+  type Health,
+  KIND_TITLE,
+  type NodeKind,
+  type Thresholds,
+} from './drawing';
 
 /** Share of requests that failed, 0…1, from the counts: the same whatever unit error_ratio has. */
 export function errorShare(edge: MapEdge): number {
@@ -36,14 +35,6 @@ export function edgeLabel(edge: MapEdge): string {
   return `${edge.protocol}  ${rate(edge.rate)}${errors}\n⌀ ${duration(edge.rrt_avg_us)}  ≤ ${duration(edge.rrt_max_us)}`;
 }
 
-/** Line width in px: 1.5 for the quietest, 5 for the busiest, by the logarithm of the rate. */
-export function edgeWidth(edge: MapEdge, busiest: number): number {
-  if (busiest <= 0 || edge.rate <= 0) return 1.5;
-  return 1.5 + 3.5 * Math.min(1, Math.log1p(edge.rate) / Math.log1p(busiest));
-}
-
-export type NodeKind = 'process' | 'database' | 'cache' | 'dns' | 'external';
-
 const BY_PROTOCOL: Record<string, NodeKind> = {
   mysql: 'database',
   postgresql: 'database',
@@ -52,14 +43,6 @@ const BY_PROTOCOL: Record<string, NodeKind> = {
   redis: 'cache',
   memcached: 'cache',
   dns: 'dns',
-};
-
-export const KIND_TITLE: Record<NodeKind, string> = {
-  process: 'Process',
-  database: 'Database',
-  cache: 'Cache',
-  dns: 'DNS',
-  external: 'Address outside',
 };
 
 /** What a service serves says what it is; else whether a process is known behind it. */
@@ -71,50 +54,86 @@ export function nodeKind(node: MapNode): NodeKind {
   return ['0', '255', 'ip', 'internet ip', 'external', 'address'].includes(type) ? 'external' : 'process';
 }
 
-export type SortKey = 'client' | 'server' | 'protocol' | 'rate' | 'errors' | 'average' | 'p95' | 'max';
+const COLUMNS: Column[] = [
+  { key: 'rate', label: 'Rate' },
+  { key: 'errors', label: 'Errors' },
+  { key: 'average', label: 'Average' },
+  { key: 'p95', label: 'p95' },
+  { key: 'max', label: 'Longest' },
+];
 
-export interface EdgeRow {
-  edge: MapEdge;
-  id: string;
-  client: string;
-  server: string;
-  protocol: string;
-  health: Health;
+/** A call is failing when its share of errors reaches the threshold, slow when its average or 95th percentile does. */
+export function applicationDrawing(map: ServiceMap, thresholds: Thresholds): Drawing {
+  const names = new Map(map.nodes.map((node) => [node.id, node.name]));
+  const busiest = Math.max(0, ...map.edges.map((edge) => edge.rate));
+  const summary = summarise(map.nodes, map.edges);
+  const callers = (id: string): number => new Set(map.edges.filter((e) => e.target === id).map((e) => e.source)).size;
+  const called = (id: string): number => new Set(map.edges.filter((e) => e.source === id).map((e) => e.target)).size;
+  return {
+    nodes: map.nodes.map((node) => ({
+      id: node.id,
+      name: node.name,
+      kind: nodeKind(node),
+      amount: count(node.requests),
+      lines: [
+        ['Kind', KIND_TITLE[nodeKind(node)]],
+        ['Requests', count(node.requests)],
+        ['Called by', String(callers(node.id))],
+        ['Calls', String(called(node.id))],
+      ],
+    })),
+    edges: map.edges.map((edge) => drawn(edge, names, busiest, thresholds)),
+    columns: COLUMNS,
+    tiles: [
+      { label: 'Services', text: count(summary.services) },
+      { label: 'Calls', text: rate(summary.rate) },
+      {
+        label: 'Errors',
+        text: share(summary.errorShare),
+        bad: summary.errorShare >= thresholds.failing && summary.errorShare > 0,
+      },
+      { label: 'Average delay', text: duration(summary.averageUs) },
+      { label: 'Longest delay', text: duration(summary.maxUs) },
+    ],
+  };
 }
 
-export function edgeRows(edges: readonly MapEdge[], nodes: readonly MapNode[], thresholds: Thresholds): EdgeRow[] {
-  const names = new Map(nodes.map((node) => [node.id, node.name]));
-  return edges.map((edge) => ({
-    edge,
+function drawn(edge: MapEdge, names: ReadonlyMap<string, string>, busiest: number, thresholds: Thresholds): DrawnEdge {
+  const state = health(edge, thresholds);
+  const slow = (us: number | null) => (us !== null && us >= thresholds.slowUs ? 'warn-text' : undefined);
+  return {
     id: edgeId(edge),
+    source: edge.source,
+    target: edge.target,
     client: names.get(edge.source) ?? edge.source,
     server: names.get(edge.target) ?? edge.target,
     protocol: edge.protocol,
-    health: health(edge, thresholds),
-  }));
-}
-
-const VALUE: Record<SortKey, (row: EdgeRow) => string | number> = {
-  client: (row) => row.client,
-  server: (row) => row.server,
-  protocol: (row) => row.protocol,
-  rate: (row) => row.edge.rate,
-  errors: (row) => errorShare(row.edge),
-  average: (row) => row.edge.rrt_avg_us ?? -1,
-  p95: (row) => row.edge.rrt_p95_us ?? -1,
-  max: (row) => row.edge.rrt_max_us ?? -1,
-};
-
-/** Sorted copy; rows that are equal keep a fixed order, so that a refresh does not shuffle them. */
-export function sortRows(rows: readonly EdgeRow[], key: SortKey, descending: boolean): EdgeRow[] {
-  const value = VALUE[key];
-  const sign = descending ? -1 : 1;
-  return [...rows].sort((a, b) => {
-    const left = value(a);
-    const right = value(b);
-    if (left !== right) return (left < right ? -1 : 1) * sign;
-    return a.id < b.id ? -1 : 1;
-  });
+    health: state,
+    label: edgeLabel(edge),
+    width: edgeWidth(edge.rate, busiest),
+    lines: [
+      ['Protocol', edge.protocol],
+      ['Requests', `${count(edge.request)}  (${rate(edge.rate)})`],
+      ['Errors', `${count(edge.error)}  (${share(errorShare(edge))})`],
+      ['Average delay', duration(edge.rrt_avg_us)],
+      ['p95', duration(edge.rrt_p95_us)],
+      ['Longest', duration(edge.rrt_max_us)],
+    ],
+    cells: {
+      rate: { sort: edge.rate, text: rate(edge.rate) },
+      errors: {
+        sort: errorShare(edge),
+        text: share(errorShare(edge)),
+        note: edge.error > 0 ? `(${edge.error})` : '',
+        tone: state === 'failing' ? 'bad-text' : undefined,
+      },
+      average: { sort: edge.rrt_avg_us ?? -1, text: duration(edge.rrt_avg_us), tone: slow(edge.rrt_avg_us) },
+      p95: { sort: edge.rrt_p95_us ?? -1, text: duration(edge.rrt_p95_us), tone: slow(edge.rrt_p95_us) },
+      max: { sort: edge.rrt_max_us ?? -1, text: duration(edge.rrt_max_us) },
+    },
+    requests: edge.request,
+    errors: edge.error,
+  };
 }
 
 export interface Summary {

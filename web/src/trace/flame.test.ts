@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { Span } from '../api';
-import { callInfo, flameGraph, GREY, serviceColours, spanColour, ticks, visibleRows } from './flame';
+import { callInfo, flameGraph, GREY, hasPath, serviceColours, spanColour, ticks, visibleRows } from './flame';
 
 const span = (id: number, parent: number, start: number, end: number, change: Partial<Span> = {}): Span => ({
   _ids: [String(id)],
@@ -88,6 +88,16 @@ test('network spans are named by the observation point and grey', () => {
   expect(callInfo(span(9, -1, 0, 1, { l7_protocol_str: 'Redis', request_resource: 'GET cart:1' }), 'S')).toBe(
     'Redis GET cart:1',
   );
+});
+
+test('a call seen at more than one point has a path', () => {
+  const { rows } = flameGraph([
+    span(0, -1, 0, 100, { set_parent_info: null as unknown as string }),
+    span(1, 0, 10, 90, { tap_side: 'c', signal_source: 0, set_parent_info: 'network: same TCP request sequence 7' }),
+    span(2, 1, 20, 80, { tap_side: 's-p', set_parent_info: 'network: same TCP request sequence 7' }),
+    span(3, 2, 30, 40, { set_parent_info: 'syscall: same causal context 9' }),
+  ]);
+  expect(rows.map((row) => hasPath(row, rows))).toEqual([true, true, true, false]);
 });
 
 test('every service has its own colour, the same for any order of the services', () => {

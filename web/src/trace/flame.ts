@@ -81,6 +81,12 @@ export function called(span: Span): string {
   return [verb, span.request_resource || span.endpoint].filter((word) => word).join(' ');
 }
 
+/** Whether a span is one of several sightings of one call, so that there is a path to look at. */
+export function hasPath(row: FlameRow, rows: readonly FlameRow[]): boolean {
+  const joined = (span: Span): boolean => (span.set_parent_info ?? '').startsWith('network:');
+  return joined(row.span) || rows.some((other) => other.span.parent_id === row.span.id && joined(other.span));
+}
+
 /** Rows that stay when the spans of `folded` hide what is below them. */
 export function visibleRows(rows: readonly FlameRow[], folded: ReadonlySet<number>): FlameRow[] {
   const shown: FlameRow[] = [];
