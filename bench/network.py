@@ -159,7 +159,7 @@ def cost(pair: Pair, seconds: int, load: Callable[[], object]) -> dict[str, Any]
         load()
         took, passed = time.monotonic() - began, pair.packets() - before
     counters = seen["counters"]
-    dropped = counters["packets_dropped"]
+    dropped = counters["packet_packets_dropped"] + counters["packet_packets_throttled"]
     millions = (passed - dropped) / 1e6
     return {
         "packets_per_second": round(passed / took),

@@ -195,10 +195,27 @@ def along_the_way(rows: Iterable[Row]) -> list[Row]:
     `rest`) lies between the processes, where its time puts it among what the same clock saw.
     """
     listed = list(rows)
-    way = sorted((row for row in listed if row.rank is not None), key=_by_place)
+    way = _by_one_clock(sorted((row for row in listed if row.rank is not None), key=_by_place))
     for row in sorted((row for row in listed if row.rank is None), key=_by_place):
         way.insert(_place_by_time(row, way), row)
     return way
+
+
+def _by_one_clock(way: list[Row]) -> list[Row]:
+    """Where addresses are rewritten on one side of the way, time says more than places, if one clock saw it all: behind
+    the translation a node has the address that counts as the client's, so that a `c` follows a `c-nd`."""
+    halves: dict[bool, list[Row]] = {True: [], False: []}
+    for row in way:
+        if row.signal_source == PACKET:
+            halves[(row.rank or 0) <= RANK["c-gw"]].append(row)
+    for half in halves.values():
+        translated = len({(row.client.ip, row.client_port, row.server.ip, row.server_port) for row in half}) > 1
+        one_clock = len({row.agent_id for row in half}) == 1
+        if translated and one_clock and all(row.has_request for row in half):
+            half.sort(key=lambda row: (row.start_us, -row.end_us, row.rank or 0, row.id))
+    clients = [row for row in way if row.is_client_process]
+    servers = [row for row in way if row.is_server_process]
+    return [*clients, *halves[True], *halves[False], *servers]
 
 
 def _by_place(row: Row) -> tuple[int, int, int, int]:

@@ -63,6 +63,7 @@ class Shop:
 
     def _names(self) -> None:
         zone = [f"--host-record={name}.{DOMAIN},{where[0]}" for name, where in (("web", WEB), ("api", API))]
+        zone.append(f"--address=/many.{DOMAIN}/{WEB[0]}")
         words = "dnsmasq -k --no-resolv --no-hosts --user=root --pid-file= --conf-file=/dev/null"
         local = (f"--local=/{DOMAIN}/", "--except-interface=lo", "--bind-interfaces")
         self.topology.start(NAMES[2], *words.split(), *local, *zone, port=53, udp=True)

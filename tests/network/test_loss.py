@@ -13,16 +13,18 @@ from tests.network.topology import Topology
 from tests.network.watched import Watch, Watched
 
 PORT = 5201
-VOLUME = "40M"
+VOLUME = ("-n", "30M", "-b", "100M")
+#: iperf3 ends its data connection with a reset, after which a flow is kept for 35 s.
+ENDED_S = 90
 #: iperf3's control connection, its data connection.
 CONNECTIONS = 2
 
 
-def flows(watched: Watched, table: str, nic: int, db: str, precision: str | None = None) -> dict[str, float]:
+def flows(watched: Watched, table: str, nic: str, db: str, precision: str | None = None) -> dict[str, float]:
     """What the flows of the test say at one interface."""
     columns = ", ".join(f"Sum({name}) AS {name}s" for name in ("packet_tx", "packet_rx", "retrans_tx", "retrans_rx"))
     more = ", Sum(retrans_syn) AS retrans_syns, Sum(closed_flow) AS closed_flows"
-    where = f"server_port = {PORT} AND capture_nic = {nic}"
+    where = f"server_port = {PORT} AND capture_nic = '{nic}'"
     row = watched.query(f"SELECT {columns}{more} FROM {table} WHERE {where}", db, precision)[0]
     return {name: float(value or 0) for name, value in row.items()}
 
@@ -48,7 +50,7 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
         plain.lose(sender[0], percent, f"tcp {side} {PORT}")
     counted_by = plain.place(sender)
     before = counted_by.kernel_counters()["Tcp.RetransSegs"]
-    iperf(plain, "-n", VOLUME, *(["-R"] if sender == "b1" else []))
+    iperf(plain, *VOLUME, *(["-R"] if sender == "b1" else []))
     kernel = counted_by.kernel_counters()["Tcp.RetransSegs"] - before
     if percent:
         assert plain.lost(sender[0]) > 100 and kernel > 100, (plain.lost(sender[0]), kernel)
@@ -59,20 +61,20 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
     for interface in (f"{sender}/eth0", f"{sender[0]}/veth{sender}"):
         for table, db, precision in tables:
             seen = closed_flows(watched, table, nics[interface], db, precision)
-            assert seen[f"packet_{ours}s"] > 20_000, (interface, table, seen)
+            assert seen[f"packet_{ours}s"] > 15_000, (interface, table, seen)
             sent = seen[f"retrans_{ours}s"] + seen["retrans_syns"]
             assert sent == pytest.approx(kernel, rel=0.1, abs=3), (interface, table, seen, kernel)
             # The other side only acknowledges.
             assert seen[f"retrans_{theirs}s"] <= 3, (interface, table, seen)
 
 
-def closed_flows(watched: Watched, table: str, nic: int, db: str, precision: str | None) -> dict[str, float]:
+def closed_flows(watched: Watched, table: str, nic: str, db: str, precision: str | None) -> dict[str, float]:
     """What the flows say once they have ended."""
 
     def ended() -> bool:
         return flows(watched, table, nic, db, precision)["closed_flows"] >= CONNECTIONS
 
-    assert eventually(ended), (table, flows(watched, table, nic, db, precision))
+    assert eventually(ended, ENDED_S), (table, flows(watched, table, nic, db, precision))
     return flows(watched, table, nic, db, precision)
 
 
@@ -82,7 +84,7 @@ def capturing(watched: Watched) -> None:
 
     def seen() -> bool:
         watched.topology.place("a1").run("ping", "-c", 1, "-W", 1, watched.topology.pods["b1"].address)
-        sql = f"SELECT Sum(packet) AS packets FROM network_map WHERE capture_nic = {nics['a/vetha1']}"
+        sql = f"SELECT Sum(packet) AS packets FROM network_map WHERE capture_nic = '{nics['a/vetha1']}'"
         rows = watched.query(sql, "flow_metrics", "1s")
         return bool(rows) and int(rows[0]["packets"] or 0) > 0
 

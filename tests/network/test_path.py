@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import eventually
-from tests.network.programs import CALLS, DATABASE, NAMES, WEB, Shop
+from tests.network.programs import CALLS, DATABASE, DOMAIN, WEB, Shop
 from tests.network.topology import Topology, topology
 from tests.network.watched import PACKET, Watch, Watched
 
@@ -21,7 +21,6 @@ WEB_WAY = [
     *("a1/eth0", "a/vetha1", "a/cni0", "a/vxlan0", "a/eth0"),
     *("b/eth0", "b/vxlan0", "b/cni0", "b/vethb1", "b1/eth0"),
 ]
-RANK = {point: rank for rank, point in enumerate(("c-p", "c", "c-nd", "local", "rest", "s-nd", "s", "s-p"))}
 REQUESTS = 20
 DELAY_US = 10_000
 
@@ -65,17 +64,21 @@ def test_each_call_is_one_trace_with_its_network_spans_in_order(plain: Topology,
         spans = watched.trace(root["_id"])
         assert [span["auto_service"] for span in spans if not span["deepflow_parent_span_id"]] == ["shopper"]
         for client, server, protocol in CALLS:
-            (first,) = [
+            first = [
                 span
                 for span in spans
                 if (span["tap_side"], span["auto_service"], span["l7_protocol_str"]) == ("c-p", client, protocol)
+                and "-path" in span["request_resource"]  # not the login of a new connection
             ]
-            way = chain(spans, first)
+            assert len(first) == 1, [(span["tap_side"], span["request_resource"], span["parent_id"]) for span in spans]
+            way = chain(spans, first[0])
             assert way[-1]["auto_service"] == server
             network = way[1:-1]
             assert network and all(span["signal_source"] == PACKET for span in network), way
-            for outer, inner in pairwise(way):
-                assert RANK[outer["tap_side"]] <= RANK[inner["tap_side"]], [span["tap_side"] for span in way]
+            sides = [span["tap_side"] for span in network]
+            assert (sides[0], sides[-1]) == ("c", "s"), sides
+            assert [side[0] for side in sides] == sorted(side[0] for side in sides), sides
+            assert {"c", "c-nd", "s-nd", "s"} == set(sides), sides
             # One clock stamps all packets: what is farther on the way begins later and ends earlier.
             for outer, inner in pairwise(network):
                 assert outer["start_time_us"] <= inner["start_time_us"], way
@@ -100,22 +103,22 @@ def test_every_interface_on_the_way_is_a_point(plain: Topology, watch: Watch) ->
 
 
 def test_names_are_looked_up_through_both_nats(plain: Topology, watch: Watch) -> None:
-    """A DNS question keeps neither its address nor its port on the way: curl asks, dnsmasq answers."""
+    """A DNS question keeps neither its address nor its port on the way: getent asks, dnsmasq answers."""
     shop = Shop(plain)
     watched = watch(plain)
     ready(watched, shop)
-    dig = ("dig", f"@{NAMES[0]}", "+tries=1", "+time=5")
-    for number in range(REQUESTS):
-        plain.place("a1").run(*dig, f"n{number}.dig.shop.test")
-    columns = "_id, request_resource, process_kname_0, process_kname_1, client_port"
-    where = "l7_protocol = 120 AND observation_point"
-    assert eventually(lambda: len(watched.calls("dig.shop", "_id", f"{where} = 's-p'")) == REQUESTS)
-    asked = watched.calls("dig.shop", columns, f"{where} = 'c-p'")
-    assert sorted(row["request_resource"] for row in asked) == sorted(f"n{n}.dig.shop.test" for n in range(REQUESTS))
+    asked_for = [f"n{number}.many.{DOMAIN}" for number in range(REQUESTS)]
+    for name in asked_for:
+        assert WEB[0] in plain.place("a1").run("getent", "ahostsv4", name)
+    where = f"l7_protocol = 120 AND signal_source = {PACKET} AND request_type = 'A'"
+    watched.await_rows("many", REQUESTS * len(WEB_WAY), where)
+    columns = "_id, request_resource, request_type"
+    asked = watched.calls("many", columns, "observation_point = 'c-p' AND request_type = 'A'")
+    assert sorted(row["request_resource"] for row in asked) == sorted(asked_for)
     for row in asked:
         way = watched.trace(row["_id"])
-        assert [way[0]["process_kname"], way[-1]["process_kname"]] == ["dig", "dnsmasq"], way
-        assert all(span["signal_source"] == PACKET for span in way[1:-1]) and len(way) > 2, way
+        assert [way[0]["auto_service"], way[-1]["auto_service"]] == ["getent", "dnsmasq"], way
+        assert all(span["signal_source"] == PACKET for span in way[1:-1]) and len(way) == 2 + len(WEB_WAY), way
         assert [span["parent_id"] for span in way] == [-1, *(span["id"] for span in way[:-1])]
 
 

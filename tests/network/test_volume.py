@@ -25,19 +25,19 @@ def test_bytes_and_packets_are_those_of_the_interface(options: tuple[str, ...], 
         columns = ", ".join(
             f"Sum({kind}_{way}) AS {kind}s_{way}" for kind in ("byte", "packet") for way in ("tx", "rx")
         )
-        row = watched.query(f"SELECT {columns} FROM network_map WHERE capture_nic = {nic}", "flow_metrics", "1s")[0]
+        row = watched.query(f"SELECT {columns} FROM network_map WHERE capture_nic = '{nic}'", "flow_metrics", "1s")[0]
         bytes_tx, bytes_rx, packets_tx, packets_rx = (int(value or 0) for value in row.values())
         return bytes_tx, bytes_rx, packets_tx, packets_rx
 
     def settled() -> tuple[int, int, int, int]:
         """The counts when two looks, some seconds apart, agree."""
-        last = [counted()]
+        last = [(-1, -1, -1, -1)]
 
         def same() -> bool:
             last.append(counted())
             return last[-1] == last[-2]
 
-        assert eventually(same, 60, 4), last
+        assert eventually(same, 120, 5), last
         return last[-1]
 
     base, before = settled(), plain.nodes["a"].interface_counters("vetha1")
@@ -50,7 +50,7 @@ def test_bytes_and_packets_are_those_of_the_interface(options: tuple[str, ...], 
     # The pod is the client: what it sends comes in at the node's end of the cable.
     pairs = [(gone["rx_bytes"], now[0] - base[0]), (gone["tx_bytes"], now[1] - base[1])]
     packets = (gone["rx_packets"] + gone["tx_packets"], now[2] - base[2] + now[3] - base[3])
-    assert packets[0] > 10_000, gone
+    assert packets[0] > 5_000, gone
     assert packets[1] + dropped == pytest.approx(packets[0], rel=0.01), (packets, dropped)
     if not dropped:
         for interface, ours in pairs:

@@ -268,7 +268,8 @@ class Builder:
         self.cable(node, "eth0", self.topology.wire, f"wire-{name}")
         inside = ("-n", node.namespace)
         ip(*inside, "addr", "add", f"{node.address}/24", "dev", "eth0")
-        ip(*inside, "link", "add", "cni0", "mtu", POD_MTU, "type", "bridge")
+        # Without an address of its own a bridge takes the one of a port.
+        ip(*inside, "link", "add", "cni0", "address", f"0a:58:0a:f4:0{number}:01", "mtu", POD_MTU, "type", "bridge")
         ip(*inside, "addr", "add", f"10.244.{number}.1/24", "dev", "cni0")
         ip(*inside, "link", "set", "cni0", "up")
         vxlan = ("type", "vxlan", "id", VNI, "local", node.address, "dev", "eth0", "dstport", 4789, "nolearning")
@@ -276,6 +277,8 @@ class Builder:
         ip(*inside, "addr", "add", f"10.244.{number}.0/32", "dev", "vxlan0")
         ip(*inside, "link", "set", "vxlan0", "up")
         node.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        # Else addresses are rewritten within the bridge, and what it receives has others than what it sends.
+        node.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", check=False)
         node.nft(
             "table ip services {\n"
             "chain prerouting { type nat hook prerouting priority dstnat; policy accept; }\n"
@@ -317,7 +320,7 @@ class Builder:
                 ip("-n", node.namespace, "link", "set", "eth0", "gso_max_segs", 1)
             self.topology.forward(wire, "wire-a", "wire-b", delay_us)
             return
-        ip("-n", wire.namespace, "link", "add", "br0", "type", "bridge")
+        ip("-n", wire.namespace, "link", "add", "br0", "address", "0a:00:00:00:00:09", "type", "bridge")
         ip("-n", wire.namespace, "link", "set", "br0", "up")
         for name in self.topology.nodes:
             ip("-n", wire.namespace, "link", "set", f"wire-{name}", "master", "br0")

@@ -66,16 +66,16 @@ class Watched:
         names = {node["id"]: node["name"] for node in answer["nodes"]}
         return [edge | {"client": names[edge["source"]], "server": names[edge["target"]]} for edge in answer["edges"]]
 
-    def interfaces(self) -> dict[int, str]:
+    def interfaces(self) -> dict[str, str]:
         """`capture_nic` (low 32 bits of the MAC) → "place/interface" of everything in the topology."""
-        found: dict[int, str] = {}
+        found: dict[str, str] = {}
         for place in self.topology.places():
             for line in place.run("ip", "-o", "link").splitlines():
                 words = line.split()
                 mac = words[words.index("link/ether") + 1] if "link/ether" in words else ""
                 if mac:
                     name = words[1].rstrip(":").partition("@")[0]
-                    found[int(mac.replace(":", "")[4:], 16)] = f"{place.name}/{name}"
+                    found[mac[6:]] = f"{place.name}/{name}"
         return found
 
     def counters(self) -> dict[str, int]:

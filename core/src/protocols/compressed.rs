@@ -1,9 +1,11 @@
 //! The first bytes of compressed bodies. A body whose end was not captured gives what its beginning holds, which is
 //! why the block formats are decoded here: their libraries decode whole blocks only.
 //!
-//! Sources: snappy/format_description.txt, lz4_Block_format.md; zlib and zstd by their libraries.
+//! Sources: snappy/format_description.txt, lz4_Block_format.md; zlib, gzip and zstd by their libraries.
 
 use std::io::Read;
+
+use super::inflate::inside;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -22,19 +24,28 @@ pub enum Algorithm {
 pub fn prefix(algorithm: Algorithm, input: &[u8], max: usize) -> Vec<u8> {
     let mut output = Vec::new();
     match algorithm {
-        Algorithm::Zlib => read(flate2::read::ZlibDecoder::new(input), max, &mut output),
+        Algorithm::Zlib | Algorithm::Zstd => stream(input, max, &mut output),
         Algorithm::Gzip => read(flate2::read::GzDecoder::new(input), max, &mut output),
-        Algorithm::Zstd => {
-            if let Ok(decoder) = zstd::Decoder::with_buffer(input) {
-                read(decoder, max, &mut output);
-            }
-        }
         // A damaged block ends the output where the damage is.
         Algorithm::Snappy => drop(snappy(input, max, &mut output)),
         Algorithm::Lz4 => drop(lz4(input, max, &mut output)),
     }
     output.truncate(max);
     output
+}
+
+/// What cannot be inflated any further ends the output there.
+fn stream(input: &[u8], max: usize, output: &mut Vec<u8>) {
+    inside(input, |inside| {
+        let mut piece = [0; 1024];
+        while output.len() < max {
+            let filled = inside.fill(&mut piece).unwrap_or(0);
+            output.extend(piece.iter().take(filled));
+            if filled < piece.len() {
+                return;
+            }
+        }
+    });
 }
 
 fn read(decoder: impl Read, max: usize, output: &mut Vec<u8>) {

@@ -25,6 +25,7 @@ pub mod grpc;
 pub mod headed;
 pub mod http1;
 pub mod http2;
+mod inflate;
 pub mod iso8583;
 pub mod kafka;
 pub mod ldap;

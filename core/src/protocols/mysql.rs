@@ -6,7 +6,6 @@
 mod check;
 mod command;
 mod compressed;
-mod inflate;
 mod login;
 mod reply;
 mod value;

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::inflate::{Inside, ZSTD, inside};
 use super::{Mysql, packet, u24};
 use crate::event::Origin;
+use crate::protocols::inflate::{Inside, ZSTD, inside};
 use crate::protocols::{Message, Role, Step};
 
 /// Length, sequence number, inflated length (0: stored).
