@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "nginx": ("nginx + wrk with the agent off, its kernel part, and on", python("nginx")),
     "parse_rate": ("messages parsed a second and core, and bytes allocated a message, by protocol", rust("parse_rate")),
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
+    "live_rate": ("live packets of a veth: rate, loss, CPU a million, with and without flows", rust("live_rate")),
     "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
     "network": ("iperf3 over a veth pair with and without capture; packets a second and core", python("network")),
     "option_tracing": (
