@@ -39,6 +39,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "parse_rate": ("messages parsed a second and core, and bytes allocated a message, by protocol", rust("parse_rate")),
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
     "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
+    "many_flows": ("memory of a million flows, and of a flood of ten million tuples", rust("many_flows")),
     "network": ("iperf3 over a veth pair with and without capture; packets a second and core", python("network")),
     "option_tracing": (
         "TCP throughput without options, sampled, on every segment",
