@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "nginx": ("nginx + wrk with the agent off, its kernel part, and on", python("nginx")),
     "parse_rate": ("messages parsed a second and core, and bytes allocated a message, by protocol", rust("parse_rate")),
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
+    "live_rate": ("live packets of a veth: rate, loss, CPU a million, with and without flows", rust("live_rate")),
     "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
     "many_flows": ("memory of a million flows, and of a flood of ten million tuples", rust("many_flows")),
     "network": ("iperf3 over a veth pair with and without capture; packets a second and core", python("network")),
@@ -46,6 +47,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
         python("option_tracing"),
     ),
     "server_ingest": ("rows a second into the embedded store, against the bare insert", python("server_ingest")),
+    "far_ends": ("cost of naming the ends that other agents know, of ingest", python("far_ends")),
     "trace": ("search and assembly of one trace", python("trace")),
 }
 

@@ -41,6 +41,12 @@ class Agent:
         JSON ``[{"netns", "local", "local_port", "remote", "remote_port", "pid", "comm"}]``.
         """
 
+    def interfaces(self) -> str:
+        """The interfaces whose packets are read.
+
+        JSON ``[{"capture_nic", "name", "kind", "netns" (0: of the node), "behind" (namespace that a veth leads to)}]``.
+        """
+
     def set_agent_id(self, agent_id: int) -> None:
         """The id (0…1023) that goes into the row ids from now on."""
 

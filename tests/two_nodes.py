@@ -27,6 +27,15 @@ WAY = (
     *(("s-nd", 2, 0x0A020001, 80), ("s", 2, 0x0A020701, 50), ("s-p", 2, 0, 0)),
 )
 BRIDGE = (("c-p", 2, 0, 20), ("c", 2, 0x0A020701, 30), ("s", 2, 0x0A020901, 20), ("s-p", 2, 0, 0))
+#: Of each agent: number, name, kind, namespace, namespace behind, what lives there.
+INTERFACES = {
+    1: ((0x0A010501, "eth0", "veth", 4026532105, 0, "shop"), (0x0A010001, "eth0", "physical", 0, 0, "")),
+    2: (
+        (0x0A020001, "eth0", "physical", 0, 0, ""),
+        (0x0A020701, "veth7", "veth", 0, 4026532207, "cart"),
+        (0x0A020901, "veth9", "veth", 0, 4026532209, "mysqld"),
+    ),
+}
 CART_US, MYSQL_US = 3000, 1200
 
 Row = dict[str, Any]
@@ -157,6 +166,10 @@ class Cluster:
             ]
             headers = {"X-DeepFlow-Agent": str(self.agents[number])}
             answer = http.post("/v1/agent/processes", json={"processes": processes}, headers=headers)
+            assert answer.status_code == 200, answer.text
+            keys = ("capture_nic", "name", "kind", "netns", "behind", "owner")
+            interfaces = [dict(zip(keys, one, strict=True)) for one in INTERFACES[number]]
+            answer = http.post("/v1/agent/interfaces", json={"interfaces": interfaces}, headers=headers)
             assert answer.status_code == 200, answer.text
 
     def send(self, table: str, rows: list[Row]) -> None:

@@ -5,6 +5,7 @@ mod packets;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::bpf::{Capture, CaptureConfig, Hook, HookReport, OptionTracing};
 use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener, Shared};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
-use crate::packet::live::LiveReport;
+use crate::packet::live::{Captured, LiveReport};
 use crate::peers::{Process, comm_bytes, comm_text};
 use packets::PacketThreads;
 
@@ -362,6 +363,11 @@ impl Running {
     pub fn set_throttle(&self, rows_per_second: u32) -> Result<(), String> {
         self.packets.as_ref().map_or(Ok(()), |packets| packets.set_throttle(rows_per_second))?;
         self.ask(|reply| Command::Throttle { rows_per_second, reply })
+    }
+
+    /// The interfaces whose packets are read.
+    pub fn interfaces(&self) -> Arc<Vec<Captured>> {
+        self.packets.as_ref().map(PacketThreads::interfaces).unwrap_or_default()
     }
 
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, String> {

@@ -120,6 +120,11 @@ impl Agent {
         self.with(py, |running| running.set_throttle(rows_per_second))
     }
 
+    fn interfaces(&self, py: Python<'_>) -> PyResult<String> {
+        let interfaces = self.with(py, |running| Ok(running.interfaces()))?;
+        Ok(serde_json::to_string(&*interfaces).unwrap_or_else(|_| "[]".into()))
+    }
+
     fn counters(&self, py: Python<'_>) -> PyResult<BTreeMap<String, u64>> {
         self.with(py, Running::counters)
     }

@@ -23,6 +23,7 @@ impl Host {
     fn add(&mut self, netns: u32, index: u32, name: &str, kind: Kind, addresses: &[&str]) -> &mut Interface {
         self.0.push(Interface {
             nic: self.0.len() as u32 + 1,
+            capture_nic: 0,
             netns,
             index,
             name: name.to_string(),
@@ -169,8 +170,36 @@ fn the_namespace_is_that_of_the_local_end() {
 }
 
 #[test]
-fn the_number_in_rows_is_the_lower_part_of_the_mac() {
+fn the_server_is_told_where_an_interface_is_and_leads() {
     let (_, mut list) = Host::build();
-    list[0].mac = [2, 0x42, 0xac, 0x11, 0, 2];
-    assert_eq!(list[0].capture_nic(), 0xac11_0002);
+    let mut expected = Vec::new();
+    for (number, one) in (1..).zip(&mut list) {
+        one.capture_nic = number;
+        one.captured =
+            matches!((one.netns, one.name.as_str()), (10, "eth0" | "veth1" | "cali1") | (20, _) | (11, "eth0"));
+        let behind = match (one.netns, one.name.as_str()) {
+            (10, "veth1") => 11,
+            (10, "cali1") => 13,
+            (20, "veth1") => 21,
+            (20, "veth2") => 22,
+            _ => 0,
+        };
+        let netns = if one.netns == 10 { 0 } else { one.netns };
+        if one.captured {
+            expected.push((number, one.name.clone(), netns, behind));
+        }
+    }
+    let told = Interfaces::new(10, list).captured(10);
+    let told: Vec<_> = told.into_iter().map(|one| (one.capture_nic, one.name, one.netns, one.behind)).collect();
+    assert_eq!(told, expected);
+    assert_eq!(told.len(), 9);
+}
+
+#[test]
+fn rows_carry_the_number_of_the_interface() {
+    let (_, mut list) = Host::build();
+    let nic = list[7].nic;
+    list[7].capture_nic = 77;
+    let interfaces = Interfaces::new(10, list);
+    assert_eq!(interfaces.place(nic, ip(WORLD), ip(WORLD)).nic, 77);
 }

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from deepflow import __version__, _core
 from deepflow.agent.guard import Guard, MemoryExceeded
 from deepflow.agent.identity import Identity
+from deepflow.agent.interfaces import InterfaceTable
 from deepflow.agent.outbox import Entry, Outbox, Unavailable, new_batch_id
 from deepflow.agent.processes import ProcessTable
 from deepflow.agent.settings import AgentSettings
@@ -40,6 +41,8 @@ class Collector:
         self._processes = ProcessTable(
             self._proc, self._identity.boot_time_us, frozenset(settings.inputs.proc.process_blacklist)
         )
+        self._interfaces = InterfaceTable(self._proc, self._processes.read)
+        self._listeners: list[dict[str, Any]] = []
         ignored = [os.getpid(), *self._local_server()]
         self._core = _core.Agent(settings.core_config(ignored, self._identity.agent_id, self._server_ends()))
         self._hooks: list[dict[str, str]] = []
@@ -101,6 +104,7 @@ class Collector:
                 self._register()
             if now >= next_processes:
                 self._processes.refresh()
+                self._tell_interfaces()
                 next_processes = now + _PROCESS_INTERVAL_S
             if proc.socket_info_sync_interval and now >= next_sockets:
                 self._seed()
@@ -124,6 +128,14 @@ class Collector:
         for table, rows, data in batches:
             self._outbox.put(Entry(f"/v1/ingest/{table}", new_batch_id(), rows, _ARROW, data))
 
+    def _tell_interfaces(self) -> None:
+        """Names of the interfaces whose packets are read, when they changed."""
+        assert self._outbox is not None
+        changed = self._interfaces.changed(json.loads(self._core.interfaces()), self._listeners)
+        if changed is not None:
+            body = json.dumps({"interfaces": changed}).encode()
+            self._outbox.put(Entry("/v1/agent/interfaces", new_batch_id(), 0, "application/json", body))
+
     def _register(self) -> None:
         """Get the agent id; a server that is away is asked again every second, capture goes on meanwhile."""
         kernel = os.uname().release
@@ -146,6 +158,7 @@ class Collector:
             self._identity = self._identity.with_agent_id(agent_id, self._settings.state_dir)
             self._core.set_agent_id(agent_id)
         self._processes.repeat()
+        self._interfaces.repeat()
 
     def _refused_lately(self) -> bool:
         """The server did not take an entry since the last look: it may be one that does not know this agent."""
@@ -155,6 +168,7 @@ class Collector:
 
     def _seed(self) -> None:
         listeners, established = scan(self._proc)
+        self._listeners = listeners
         self._core.listeners(json.dumps(listeners))
         self._core.sockets(json.dumps(established))
         if any(hook["what"] == "sockets" and hook["chosen"] == "none" for hook in self._hooks):

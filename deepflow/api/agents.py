@@ -1,4 +1,4 @@
-"""`/v1/agent/*`: who agents are and which processes they see."""
+"""`/v1/agent/*`: who agents are, which processes they see and on which interfaces they read packets."""
 
 from typing import Annotated
 
@@ -9,13 +9,15 @@ from starlette.routing import Route
 
 from deepflow.api.body import RequestError, read_body
 from deepflow.api.state import state_of
-from deepflow.resources import AgentIdentity, Process
+from deepflow.resources import MAX_INTERFACES, AgentIdentity, Interface, Process
 
 _MAX_IDENTITY_BYTES = 1 << 16
 _MAX_PROCESSES_BYTES = 32 << 20
+_MAX_INTERFACES_BYTES = 16 << 20
 _Text = Annotated[str, StringConstraints(max_length=4096)]
 _Name = Annotated[str, StringConstraints(max_length=256)]
 _Number = Annotated[int, Field(ge=0, lt=2**31)]
+_Inode = Annotated[int, Field(ge=0, lt=2**32)]
 _Micros = Annotated[int, Field(ge=0, lt=2**62)]
 
 
@@ -44,6 +46,19 @@ class _Processes(BaseModel):
     processes: Annotated[list[_Process], Field(max_length=100_000)]
 
 
+class _Interface(BaseModel):
+    capture_nic: Annotated[int, Field(gt=0, lt=2**32)]
+    name: _Name
+    kind: _Name = ""
+    netns: _Inode = 0
+    behind: _Inode = 0
+    owner: _Name = ""
+
+
+class _Interfaces(BaseModel):
+    interfaces: Annotated[list[_Interface], Field(max_length=MAX_INTERFACES)]
+
+
 async def register(request: Request) -> JSONResponse:
     """Give an agent its id: JSON {"name", "machine_id", "boot_id", "kernel", "version", "ip"} → {"agent_id": n};
     the same machine_id gets the same id."""
@@ -66,12 +81,31 @@ async def processes(request: Request) -> JSONResponse:
         sent = await state.write(_Processes.model_validate_json, body)
     except ValidationError as error:
         raise _wrong(error) from None
-    agent_id = agent_of(request)
-    if not state.resources.is_agent(agent_id):
-        raise RequestError(f"Agent {agent_id} is unknown to this server; it must register first.", 503)
+    agent_id = _registered(request)
     listed = [Process(**{**process.model_dump(), "cmdline": process.cmdline[:4096]}) for process in sent.processes]
     await state.write(state.resources.upsert_processes, agent_id, listed)
     return JSONResponse({})
+
+
+async def interfaces(request: Request) -> JSONResponse:
+    """Take in all interfaces on which an agent reads packets now: JSON {"interfaces": [{"capture_nic", "name", "kind",
+    "netns" (0: that of the node), "behind" (of a veth), "owner"}]}; whose they are says the header X-DeepFlow-Agent."""
+    state = state_of(request)
+    body = await read_body(request, _MAX_INTERFACES_BYTES)
+    try:
+        sent = await state.write(_Interfaces.model_validate_json, body)
+    except ValidationError as error:
+        raise _wrong(error) from None
+    listed = [Interface(**interface.model_dump()) for interface in sent.interfaces]
+    await state.write(state.resources.replace_interfaces, _registered(request), listed)
+    return JSONResponse({})
+
+
+def _registered(request: Request) -> int:
+    agent_id = agent_of(request)
+    if not state_of(request).resources.is_agent(agent_id):
+        raise RequestError(f"Agent {agent_id} is unknown to this server; it must register first.", 503)
+    return agent_id
 
 
 def agent_of(request: Request) -> int:
@@ -95,4 +129,5 @@ def _wrong(error: ValidationError) -> RequestError:
 routes = [
     Route("/v1/agent/register", register, methods=["POST"]),
     Route("/v1/agent/processes", processes, methods=["POST"]),
+    Route("/v1/agent/interfaces", interfaces, methods=["POST"]),
 ]

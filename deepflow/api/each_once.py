@@ -125,8 +125,9 @@ def _by_sockets(groups: Iterable[Seen]) -> list[tuple[Seen, str]]:
     """Each with the sides ("c", "s", "cs") that saw its link.
 
     A call between processes that are observed is seen by its client and by its server, and the two agree on the link.
-    The server's view is taken. Where it does not know the client (which is on another host) and the client's view of
-    the link exists, that one is taken, with the server that the server's view names.
+    The server's view is taken. Where it does not know all clients (which are on another host) and the client's view of
+    the link exists, that one is taken, with the server that the server's view names. Either agent may have learned the
+    far end in between, so that one view is of several groups.
     """
     links: dict[Link, tuple[list[Seen], list[Seen]]] = defaultdict(lambda: ([], []))
     for seen in groups:
@@ -134,15 +135,11 @@ def _by_sockets(groups: Iterable[Seen]) -> list[tuple[Seen, str]]:
     chosen: list[tuple[Seen, str]] = []
     for by_client, by_server in links.values():
         sides = ("c" if by_client else "") + ("s" if by_server else "")
-        far_clients = [seen for seen in by_server if not seen.client.service_id]
-        far_servers = [seen for seen in by_client if not seen.server.service_id]
-        taken = [seen for seen in by_server if seen.client.service_id]
-        if far_clients and far_servers:
-            server = max(far_clients, key=lambda seen: seen.weight).server
-            taken += [replace(seen, server=server) for seen in far_servers]
+        if by_client and not all(seen.client.service_id for seen in by_server):
+            server = max(by_server, key=lambda seen: seen.weight).server if by_server else None
+            taken = [replace(seen, server=server) if server else seen for seen in by_client]
         else:
-            taken += far_clients
-            taken += by_client if not by_server else []
+            taken = by_server or by_client
         chosen += [(seen, sides) for seen in taken]
     return chosen
 

@@ -67,8 +67,10 @@ def ways(store: Store, table: Table, what: Identity, start_s: int, end_s: int, t
     one, other = what.columns
     same = f"cityHash64({one}, {other})"
     end = "tuple(type_{0}, id_{0}, address_0, address_1, server_port, link_protocol)"
+    # What an end calls itself goes before what it is called behind the translation.
     halves = ", ".join(
-        f"anyIf({end.format(number)}, {known}) AS {side}, countIf({known}) > 0 AS has_{side}"
+        f"argMinIf({end.format(number)}, observation_point NOT IN ('{side[0]}-p', '{side[0]}'), {known}) AS {side}, "
+        f"countIf({known}) > 0 AS has_{side}"
         for number, side in enumerate(_SIDES)
         for known in [f"type_{number} = 120 AND startsWith(observation_point, '{side[0]}')"]
     )

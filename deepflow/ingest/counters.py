@@ -16,6 +16,10 @@ NAMES = (
     "store_errors",
     "inserts",
     "rollups",
+    "ends_learned",
+    "ends_found",
+    "ends_ambiguous",
+    "ends_evicted",
 )
 
 

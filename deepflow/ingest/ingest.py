@@ -5,6 +5,7 @@ import secrets
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,13 @@ import pyarrow as pa
 from deepflow.ingest.batch import BatchError, decode
 from deepflow.ingest.counters import Counters
 from deepflow.ingest.derived import DerivedKeys
+from deepflow.ingest.far_ends import FarEnds
 from deepflow.ingest.journal import Journal
 from deepflow.ingest.rollup import RollUp
 from deepflow.ingest.tagging import tag, times
 from deepflow.ingest.writer import Busy, Job, TableWriter, slice_counts
 from deepflow.resources import Resources
+from deepflow.resources.claims import Tally
 from deepflow.schema import Schema
 from deepflow.store import Store
 
@@ -37,10 +40,12 @@ class Ingest:
         schema: Schema,
         rollup_interval_s: float = 10.0,
         counter_interval_s: float = 10.0,
+        name_far_ends: bool = True,
     ) -> None:
         self._resources = resources
         self._tables = schema.wire_tables()
         self._counters = Counters()
+        self._far_ends = FarEnds() if name_far_ends else None
         self._started_s = int(time.time())
         journal = Journal(resources.metadata)
         derived = DerivedKeys(store, schema)
@@ -142,7 +147,10 @@ class Ingest:
         rows = decode(table, name, data)
         self._counters.add(name, batches_in=1, rows_in=rows.num_rows)
         rows = self._in_time(name, rows)
-        return self._put(name, batch, attempt, tag(table, rows, self._resources.tagger(), agent_id, batch))
+        tally = Tally()
+        tagged = tag(table, rows, self._resources.tagger(), agent_id, batch, self._far_ends, tally)
+        self._counters.add(name, **{f"ends_{what}": count for what, count in asdict(tally).items() if count})
+        return self._put(name, batch, attempt, tagged)
 
     def _put(self, name: str, batch: int, attempt: int, rows: pa.Table) -> Future[int]:
         slices = slice_counts(rows)

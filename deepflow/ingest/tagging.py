@@ -4,25 +4,42 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from deepflow.ingest.far_ends import FarEnds
 from deepflow.resources import Tagger
+from deepflow.resources.claims import Tally
 from deepflow.resources.tagger import Side
 from deepflow.schema import Table
 
 _SIDE_TAGS = Side.__slots__
 
 
-def tag(table: Table, rows: pa.Table, tagger: Tagger, agent_id: int, batch: int) -> pa.Table:
-    """`rows` of an agent (wire schema) as they are stored (stored schema), still in their order."""
+def tag(
+    table: Table,
+    rows: pa.Table,
+    tagger: Tagger,
+    agent_id: int,
+    batch: int,
+    far_ends: FarEnds | None = None,
+    tally: Tally | None = None,
+) -> pa.Table:
+    """`rows` of an agent (wire schema) as they are stored (stored schema), still in their order.
+
+    With `far_ends`, ends that this agent does not know are named by what others told; `tally` counts them.
+    """
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-    sides: dict[int | None, Side] = {}
+    sides = {
+        column.side: _side(rows, tagger, agent_id, column.side)
+        for column in table.columns
+        if column.base == "process_id"
+    }
+    if far_ends is not None and sides:
+        sides = far_ends.name(rows, sides, tally or Tally())
     for column in table.stored_columns():
         if column.source == "core":
             columns[column.name] = rows.column(column.name)
         elif column.name == "_batch":
             columns[column.name] = pa.array(np.full(rows.num_rows, batch, np.uint64))
         elif column.base in _SIDE_TAGS:
-            if column.side not in sides:
-                sides[column.side] = _side(rows, tagger, agent_id, column.side)
             columns[column.name] = pa.array(getattr(sides[column.side], column.base))
         else:
             # l3_epc_id: 0, unknown, as long as no network is known.

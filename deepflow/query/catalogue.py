@@ -12,6 +12,7 @@ OLD_NAMES = {
     "vtap_id": "agent_id",
     "tap_side": "observation_point",
     "tap_port": "capture_nic",
+    "tap_port_name": "capture_nic_name",
     "tap_port_type": "capture_nic_type",
     "tap": "capture_network_type",
     "tap_id": "capture_network_type_id",

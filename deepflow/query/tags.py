@@ -120,7 +120,7 @@ def resolve(catalogue: Catalogue, name: str) -> Tag | None:
     if entry.type is None:
         if entry.base in _AUTOS:
             return _auto(catalogue, entry)
-        rule = {"ip": _ip}.get(entry.kind, _resource)
+        rule = {"ip": _ip, "string": _interface_name}.get(entry.kind, _resource)
         return rule(catalogue, entry)
     return _stored(catalogue, entry)
 
@@ -265,6 +265,20 @@ def _ip(catalogue: Catalogue, entry: TagEntry) -> Tag:
         return either(unspecified, text(""), address) if optional else address
 
     return Tag(entry.name, "ip", (stored.value,), show, stored.filter, stored.exists)
+
+
+def _interface_name(catalogue: Catalogue, entry: TagEntry) -> Tag:
+    point = call("tuple", call("toUInt64", column("agent_id")), call("toUInt64", column("capture_nic")))
+    # Interfaces of one name on several hosts are one group, as for any text.
+    name = _dict_get("vtap_port_map", "name", point)
+
+    def condition(operator: str, value: Constant) -> Expression:
+        if operator != "=" or not value:
+            return text_filter(name)(operator, value)
+        named = exp.select(column("vtap_id"), column("tap_port")).from_(table("flow_tag", "vtap_port_map"))
+        return is_in(point, named.where(text_filter(column("name"))(operator, value)))
+
+    return Tag(entry.name, entry.kind, (name,), first, condition, call("notEmpty", name))
 
 
 def _map(catalogue: Catalogue, entry: TagEntry, name: str) -> Tag:

@@ -80,6 +80,19 @@ processes = Table(
     UniqueConstraint("agent_id", "pid", "start_time_us"),
     Index("processes_end", "end_time_us"),
 )
+# Interfaces whose packets agents read; one that is gone keeps its name for a while.
+interfaces = Table(
+    "interfaces",
+    tables,
+    Column("agent_id", Integer, primary_key=True, autoincrement=False),
+    Column("capture_nic", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("netns", BigInteger, nullable=False),
+    Column("behind", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("gone_s", BigInteger),
+)
 # Slices of batches that are (being) stored in a 1s table and are not yet part of its 1m table.
 owed = Table(
     "owed",

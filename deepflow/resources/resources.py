@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import Connection, delete, select
 
-from deepflow.resources.metadata import Metadata, agents, hosts, processes, raise_pool, services, take_id
+from deepflow.resources.interfaces import Interface, Interfaces
+from deepflow.resources.metadata import Metadata, agents, hosts, interfaces, processes, raise_pool, services, take_id
 from deepflow.resources.names import Names
 from deepflow.resources.tagger import PROCESS_TYPE, KnownProcess, Tagger
 from deepflow.store import Store
@@ -77,9 +78,11 @@ class Resources:
         self._services: dict[tuple[int, str, str], int] = {}
         self._tagger: Tagger | None = None
         self._names = Names(store)
+        self._interfaces = Interfaces(self._metadata, self._names, KEEP_S)
         try:
             self._protect_ids(store)
             self._load()
+            self._interfaces.load()
             self._names.flush()
         except Exception:
             self.close()
@@ -173,6 +176,16 @@ class Resources:
                 self._tagger = None
         for known in named:
             self._name_process(agent_id, known)
+
+    def replace_interfaces(self, agent_id: int, listed: Sequence[Interface]) -> None:
+        """Takes `listed` for all interfaces whose packets the agent reads now; repeating a call changes nothing.
+
+        Raises:
+            ResourceError: the agent has not registered.
+        """
+        if agent_id not in self._hosts:
+            raise ResourceError(f"Agent {agent_id} is unknown; register it first.")
+        self._interfaces.replace(agent_id, listed)
 
     def tagger(self) -> Tagger:
         """The lookup over all processes known now."""
@@ -317,5 +330,6 @@ def _free_agent_id(connection: Connection) -> int:
     if oldest is None or oldest.last_seen_s > time.time() - KEEP_S:
         raise ResourceError(f"All {MAX_AGENTS} agent ids are in use; one is freed eight days after it was last seen.")
     connection.execute(delete(agents).where(agents.c.agent_id == oldest.agent_id))
-    connection.execute(delete(processes).where(processes.c.agent_id == oldest.agent_id))
+    for owned in (processes, interfaces):
+        connection.execute(delete(owned).where(owned.c.agent_id == oldest.agent_id))
     return int(oldest.agent_id)

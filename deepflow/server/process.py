@@ -75,7 +75,9 @@ def _open(settings: ServerSettings, token: str, opened: ExitStack) -> State:
     prepare(store, schema)
     resources = Resources(settings.metadata or f"sqlite:///{(settings.data / 'metadata.sqlite').absolute()}", store)
     opened.callback(resources.close)
-    ingest = Ingest(store, resources, schema, settings.rollup_interval, settings.counter_interval)
+    ingest = Ingest(
+        store, resources, schema, settings.rollup_interval, settings.counter_interval, settings.name_far_ends
+    )
     opened.callback(ingest.close)
     return State(schema, store, resources, ingest, token)
 

@@ -21,6 +21,9 @@ class ServerSettings(BaseModel):
     token_file: Path | None = Field(None, description="File with the bearer token that clients must bring.")
     rollup_interval: Duration = Field(10.0, ge=0.1, le=60, description="How often 1s rows are rolled up to 1m.")
     counter_interval: Duration = Field(10.0, ge=0.1, le=3600, description="How often the server's counters are stored.")
+    name_far_ends: bool = Field(
+        True, description="Name the far end of a connection by what the agent at that end says of it."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe message logged.")
 
     @field_validator("listen")

@@ -80,9 +80,14 @@ DEVICE = Dictionary(
 HOST = Dictionary("host_map", {"id": "UInt64"}, {**_NAME, "hostname": "String", "ip": "String"})
 CHOST = Dictionary("chost_map", {"id": "UInt64"}, {**_NAME, "host_id": "UInt64", "hostname": "String", "ip": "String"})
 VTAP = Dictionary("vtap_map", {"id": "UInt64"}, {"name": "String", "host_id": "UInt64", "host_name": "String"})
+VTAP_PORT = Dictionary(
+    "vtap_port_map",
+    {"vtap_id": "UInt64", "tap_port": "UInt64"},
+    {**_NAME, "device_name": "String", "kind": "String", "netns": "UInt64", "behind": "UInt64"},
+)
 INT_ENUM = Dictionary("int_enum_map", {"tag_name": "String", "value": "UInt64"}, {"name_en": "String"})
 STRING_ENUM = Dictionary("string_enum_map", {"tag_name": "String", "value": "String"}, {"name_en": "String"})
-DICTIONARIES = (GPROCESS, DEVICE, HOST, CHOST, VTAP, INT_ENUM, STRING_ENUM)
+DICTIONARIES = (GPROCESS, DEVICE, HOST, CHOST, VTAP, VTAP_PORT, INT_ENUM, STRING_ENUM)
 
 
 def fill_enumerations(store: Store, schema: Schema) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -31,19 +31,27 @@ class Place:
     agent: str
     nic: int
     process: str = ""
+    interface: str = ""
 
     @classmethod
     def of(cls, row: Row) -> Place:
         """The place of a row."""
         agent = row.agent or (f"agent {row.agent_id}" if row.agent_id else "")
         process = "" if row.signal_source == PACKET else row.own.auto_instance or row.own.process_kname
-        return cls(row.observation_point, row.agent_id, agent, row.capture_nic, process)
+        return cls(row.observation_point, row.agent_id, agent, row.capture_nic, process, _interface(row))
 
     @property
     def text(self) -> str:
-        """`nginx:71 on node1`, `…1a:2b:3c:4d on node1` (the end of the interface's Ethernet address)."""
-        nic = "…" + ":".join(f"{byte:02x}" for byte in self.nic.to_bytes(4, "big")) if self.nic else ""
-        return " on ".join(part for part in (self.process or nic, self.agent) if part) or "unknown"
+        """`nginx:71 on node1`, `eth0 of nginx on node1`, `veth1 to nginx on node1`."""
+        return " on ".join(part for part in (self.process or self.interface, self.agent) if part) or "unknown"
+
+
+def _interface(row: Row) -> str:
+    if row.capture_nic_name:
+        relation = " to " if row.capture_nic_leads else " of "
+        return relation.join(part for part in (row.capture_nic_name, row.capture_nic_owner) if part)
+    # Its agent did not tell: the end of the Ethernet address.
+    return "…" + ":".join(f"{byte:02x}" for byte in row.capture_nic.to_bytes(4, "big")) if row.capture_nic else ""
 
 
 def ends(row: Row) -> str:
@@ -180,7 +188,7 @@ def _without_process_id(row: Row) -> Place:
     place = Place.of(row)
     # Workers of one service share a line.
     service = row.own.auto_service if place.process else ""
-    return Place(place.observation_point, place.agent_id, place.agent, place.nic, service or place.process)
+    return replace(place, process=service or place.process)
 
 
 def _between(rows: Sequence[Row], number: int) -> float:

@@ -67,8 +67,12 @@ class Row:
     type: int = _SESSION
     agent_id: int = 0
     agent: str = ""
-    #: Low 32 bits of the Ethernet address of the interface that a packet was seen at.
+    #: Number of the interface that a packet was seen at, its name, and what lives there or behind it.
     capture_nic: int = 0
+    capture_nic_name: str = ""
+    capture_nic_owner: str = ""
+    #: Whether the interface leads to its owner, rather than being in its network namespace.
+    capture_nic_leads: int = 0
     flow_id: int = 0
     protocol: int = 6
     l7_protocol: int = 0
@@ -174,6 +178,8 @@ class Row:
 
 _TEXT = (
     "agent",
+    "capture_nic_name",
+    "capture_nic_owner",
     "observation_point",
     "l7_protocol_str",
     "version",
@@ -193,6 +199,7 @@ _NUMBER = (
     "type",
     "agent_id",
     "capture_nic",
+    "capture_nic_leads",
     "flow_id",
     "protocol",
     "l7_protocol",

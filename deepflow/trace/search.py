@@ -125,7 +125,15 @@ def _log_columns() -> str:
     protocol = "dictGet('flow_tag.int_enum_map', 'name_en', ('l7_protocol', toUInt64(l7_protocol)))"
     name = f"if(biz_protocol != '', toString(biz_protocol), {protocol}) AS l7_protocol_str"
     agent = "dictGet('flow_tag.vtap_map', 'name', toUInt64(agent_id)) AS agent"
-    return ", ".join(["_id", *times, *_LOG_COLUMNS, *sides, name, agent])
+    interface = [
+        f"dictGet('flow_tag.vtap_port_map', '{attribute}', (toUInt64(agent_id), toUInt64(capture_nic))) {shown}"
+        for attribute, shown in (
+            ("name", "AS capture_nic_name"),
+            ("device_name", "AS capture_nic_owner"),
+            ("behind", "!= 0 AS capture_nic_leads"),
+        )
+    ]
+    return ", ".join(["_id", *times, *_LOG_COLUMNS, *sides, name, agent, *interface])
 
 
 def _device(name: str, side: int) -> str:

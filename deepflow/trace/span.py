@@ -83,6 +83,7 @@ class Span:
             "agent_id": row.agent_id,
             "agent": row.agent,
             "capture_nic": row.capture_nic,
+            "capture_nic_name": row.capture_nic_name,
             "flow_id": str(row.flow_id),
             "l7_protocol": row.l7_protocol,
             "l7_protocol_str": row.l7_protocol_str,

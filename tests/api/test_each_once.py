@@ -94,6 +94,20 @@ CASES: dict[str, tuple[list[Seen], list[tuple[str, str, int]]]] = {
         [seen("c-nd", NODE, CART, 10, agent=5)],
         [(f"ip:{NODE}", f"ip:{CART}", 10)],
     ),
+    "two hosts that learn of each other in the middle": (
+        [seen("c-p", SHOP, CART, n, known) for n, known in ((2, "c"), (10, "cs"))]
+        + [seen("s-p", SHOP, CART, n, known, agent=2) for n, known in ((9, "s"), (3, "cs"))],
+        [(*BOTH, 2), (*BOTH, 10)],
+    ),
+    "the server's agent came late and knows all clients": (
+        [seen("c-p", SHOP, CART, 5, "c"), seen("c-p", SHOP, CART, 5, "cs"), seen("s-p", SHOP, CART, 10, "cs", agent=2)],
+        [(*BOTH, 10)],
+    ),
+    "two clients at one address, of which the server's agent learned one": (
+        [seen("c-p", SHOP, CART, n, known) for n, known in ((4, "c"), (6, "cs"))]
+        + [seen("s-p", SHOP, CART, n, known, agent=2) for n, known in ((6, "s"), (4, "cs"))],
+        [(*BOTH, 4), (*BOTH, 6)],
+    ),
     "the two ends of a veth": (
         [seen("c", SHOP, CART, 10, nic=1), seen("c", SHOP, CART, 9, nic=2), seen("c", SHOP, CART, 3, port=81, nic=2)],
         [(f"ip:{SHOP}", f"ip:{CART}", 3), (f"ip:{SHOP}", f"ip:{CART}", 10)],

@@ -269,6 +269,20 @@ def test_what_the_page_asks(deepflow_server: Start) -> None:
             503,
             "must register",
         ),
+        (
+            "POST",
+            "/v1/agent/interfaces",
+            {"json": {"interfaces": []}, "headers": {"X-DeepFlow-Agent": "9"}},
+            503,
+            "must register",
+        ),
+        (
+            "POST",
+            "/v1/agent/interfaces",
+            {"json": {"interfaces": [{"capture_nic": 0, "name": "lo"}]}, "headers": {"X-DeepFlow-Agent": "1"}},
+            400,
+            "interfaces.0.capture_nic",
+        ),
         ("POST", "/v1/ingest/l7_flow_log", {"content": b""}, 400, "X-DeepFlow-Agent"),
         (
             "POST",

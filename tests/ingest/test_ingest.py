@@ -2,12 +2,13 @@
 
 import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from deepflow.ingest import BatchError, Busy
+from deepflow.ingest import BatchError, Busy, Ingest
 from deepflow.ingest.journal import Journal, Slice
 from deepflow.resources import Resources
 from tests.ingest.batches import ipc, wire_rows
@@ -213,6 +214,32 @@ def test_ids_survive_a_restart_and_are_not_given_twice_when_the_metadata_is_lost
     fresh = one(inside, "SELECT min(deviceid) AS n FROM flow_tag.device_map WHERE name LIKE 'fresh%'")["n"]
     lost.close()
     assert fresh > highest
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_far_end_is_stored_with_the_name_that_its_own_agent_gave(inside: Inside, named: bool) -> None:
+    """Both agents' rows of one call, in the store; the setting switches it off."""
+    other = inside.resources.register_agent(replace(IDENTITY, name="host2", machine_id="machine2"))
+    inside.resources.upsert_processes(inside.agent_id, [process(51, 1, "front")])
+    inside.resources.upsert_processes(other, [process(52, 1, "back")])
+    inside.resources.flush_names()
+    ingest = Ingest(inside.store, inside.resources, inside.schema, 3600, 3600, named)
+    batches = {inside.agent_id: secrets.randbits(64), other: secrets.randbits(64)}
+    ends = {"ip4_0": [0x0A000001], "ip4_1": [0x0A000002], "is_ipv4": [1], "client_port": [5], "server_port": [80]}
+    for agent, side, pid in ((inside.agent_id, 0, 51), (other, 1, 52)):
+        data = log_batch(inside, [agent], **ends, **{f"process_id_{side}": [pid]})
+        assert ingest.submit("l7_flow_log", agent, batches[agent], 1, data) == 1
+    counted = ingest.counters()["l7_flow_log"]
+    ingest.close()
+    name = "dictGet('flow_tag.gprocess_map', 'name', toUInt64({}))"
+    found = one(
+        inside,
+        f"SELECT {name.format('gprocess_id_0')} AS client, {name.format('gprocess_id_1')} AS server, "
+        "process_id_0 AS pid, dictGet('flow_tag.chost_map', 'name', toUInt64(host_id_0)) AS host "
+        f"FROM {LOG} WHERE _batch = {batches[other]}",
+    )
+    assert found == {"client": "front" if named else "", "server": "back", "pid": 0, "host": "host1" if named else ""}
+    assert (counted["ends_found"], counted["ends_learned"] > 0) == ((1, True) if named else (0, False))
 
 
 def test_counters_become_rows(inside: Inside) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pytest
 
@@ -182,6 +184,23 @@ def test_the_product_without_kernel_programs(
     served = [row for row in rows() if row["observation_point"] == "s"]
     assert {row["auto_instance_1"] for row in served} == {f"nginx:{web}"}
     assert any(row["auto_instance_0"].startswith("python") for row in rows()), rows()
+
+    # Each point has the name of its interface; whose it is says the path.
+    def named() -> set[tuple[str, str]]:
+        where = f"server_port = {_PORT} AND capture_nic_name = 'eth0'"
+        found = query(deepflow.url, f"SELECT observation_point, capture_nic_name FROM l7_flow_log WHERE {where}")
+        return {(row["observation_point"], row["capture_nic_name"]) for row in found}
+
+    assert eventually(lambda: named() == {("c", "eth0"), ("s", "eth0")}, 30, 0.5), named()
+    ids = query(deepflow.url, f"SELECT _id FROM l7_flow_log WHERE server_port = {_PORT} LIMIT 1")
+    host = socket.gethostname()
+
+    def where() -> list[str]:
+        answer = httpx.get(f"{deepflow.url}/v1/web/path", params={"_id": ids[0]["_id"]}, trust_env=False, timeout=60)
+        return [point["where"] for point in answer.json()["points"]]
+
+    expected = [f"eth0 of {client.namespace} on {host}", f"eth0 of nginx on {host}"]
+    assert eventually(lambda: where() == expected, 30, 0.5), where()
 
     # Meters say the same as the rows; network metrics are there.
     def metered() -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepflow.ingest import Ingest
-from deepflow.resources import AgentIdentity, Process, Resources
+from deepflow.resources import AgentIdentity, Interface, Process, Resources
 from deepflow.schema import Schema
 from deepflow.store import Store
 from tests.ingest.batches import ipc, wire_rows
@@ -18,6 +18,7 @@ BEGIN = int(time.time()) // 3600 * 3600 - 7200
 MINUTES = 4
 RANGE = f"time >= {BEGIN} AND time < {BEGIN + MINUTES * 60}"
 PROCESSES = {101: "web", 102: "api", 103: "db"}
+NIC = 0x0A0B0C0D
 CLOSE_TYPES = (0, 1, 2, 3, 5, 7, 8, 9, 10, 11, 13, 15, 17, 18, 19, 20)
 DELAYS = ("rtt", "rtt_client", "rtt_server", "srt", "art", "cit", "rrt")
 Columns = dict[str, np.ndarray]
@@ -85,7 +86,7 @@ def _flows(random: np.random.Generator, count: int = 3000) -> Columns:
         "tunnel_type": np.where(tunnelled, 1, 0),
         "tunnel_is_ipv4": tunnelled.astype(int),
         "tunnel_tx_ip4_0": np.where(tunnelled, 0xC0A80001 + random.integers(0, 2, count), 0),
-        "capture_nic": random.choice([0, 0x0A0B0C0D], count),
+        "capture_nic": random.choice([0, NIC], count),
         "nat_real_ip4_0": np.where(random.random(count) < 0.2, 0x01020304, 0),
         "observation_point": random.choice(["c", "c-nd", "s-nd", "s"], count),
     }
@@ -111,6 +112,7 @@ def _meters(random: np.random.Generator, count: int, pair: bool) -> Columns:
         "is_ipv4": np.ones(count, int),
         "server_port": random.choice([80, 5432], count),
         "observation_point": random.choice(["c", "s"], count),
+        **({"capture_nic": np.where(np.arange(count) % 3 == 0, NIC, 0)} if pair else {}),
         **{f"process_id{side}": random.choice([0, 101, 102, 103], count) for side in sides},
         **{f"ip4{side}": 0x0A000000 + random.integers(0, 2, count) for side in sides},
     }
@@ -129,7 +131,8 @@ def store_network(store: Store, schema: Schema, folder: Path) -> Network:
     resources.upsert_processes(
         agent, [Process(pid, 1, None, name, name, name, "", "", 1) for pid, name in PROCESSES.items()]
     )
-    ingest = Ingest(store, resources, schema, 3600, 3600)
+    resources.replace_interfaces(agent, [Interface(NIC, "eth0", "physical", 0, 0, "")])
+    ingest = Ingest(store, resources, schema, 3600, 3600, name_far_ends=False)
     sent = {"l4_flow_log": network.flows, "network.1s": network.ends, "network_map.1s": network.pairs}
     # An agent sends a second in one batch; batches cut through minutes, and come late.
     for number, part in enumerate((2, 0, 4, 1, 3)):

@@ -207,6 +207,7 @@ def test_flow_load_of_a_minute_is_its_fullest_second_of_each_series(ask: Ask, me
     table, rows = meters
     sides = ("_0", "_1") if table == "network_map" else ("",)
     keys = ["server_port", "observation_point"] + [f"{name}{side}" for side in sides for name in ("process_id", "ip4")]
+    keys += ["capture_nic"] if table == "network_map" else []
     seconds: dict[tuple[object, ...], int] = {}
     for index in range(len(rows["time"])):
         key = (*(rows[name][index] for name in keys), int(rows["time"][index]))
@@ -264,6 +265,14 @@ FILTERS = {
     "capture_nic = '0a:0b:0c:0d'": lambda rows: rows["capture_nic"] > 0,
     "tap_port = 'ff:ff:0a:0b:0c:0d'": lambda rows: rows["capture_nic"] > 0,
     "NOT exist(capture_nic)": lambda rows: rows["capture_nic"] == 0,
+    "capture_nic_name = 'eth0'": lambda rows: rows["capture_nic"] > 0,
+    "capture_nic_name != 'eth0'": lambda rows: rows["capture_nic"] == 0,
+    "tap_port_name LIKE 'ETH*'": lambda rows: rows["capture_nic"] > 0,
+    "capture_nic_name REGEXP '^eth'": lambda rows: rows["capture_nic"] > 0,
+    "capture_nic_name IN ('eth0', 'eth1')": lambda rows: rows["capture_nic"] > 0,
+    "capture_nic_name = ''": lambda rows: rows["capture_nic"] == 0,
+    "NOT exist(capture_nic_name)": lambda rows: rows["capture_nic"] == 0,
+    "capture_nic_name = 'eth1'": lambda rows: np.zeros(len(rows["time"]), bool),
     "tunnel_type = 'VXLAN' AND tunnel_tx_ip_0 = '192.168.0.1'": lambda rows: rows["tunnel_tx_ip4_0"] == 0xC0A80001,
     "tunnel_tx_ip_0 = '192.168.0.0/16'": lambda rows: rows["tunnel_type"] == 1,
     "exist(tunnel_tx_ip_0)": lambda rows: rows["tunnel_type"] == 1,
@@ -281,6 +290,32 @@ FILTERS = {
 @pytest.mark.parametrize("where", FILTERS)
 def test_filters_keep_the_right_flows(ask: Ask, flows: Columns, where: str) -> None:
     assert _values(ask, ["Count(row)"], "l4_flow_log", where) == [FILTERS[where](flows).sum()]
+
+
+def test_rows_are_grouped_by_the_name_of_the_interface(ask: Ask, flows: Columns, sent: Network) -> None:
+    answer = ask("SELECT capture_nic_name AS nic, Count(row) AS n FROM l4_flow_log GROUP BY nic ORDER BY nic")
+    known = int((flows["capture_nic"] > 0).sum())
+    assert answer.values == [["", len(flows["time"]) - known], ["eth0", known]]
+    for precision in ("1s", "1m"):
+        answer = ask(
+            "SELECT capture_nic_name, Sum(byte) AS b FROM network_map WHERE capture_nic_name = 'eth0' "
+            "GROUP BY capture_nic_name",
+            "flow_metrics",
+            precision,
+        )
+        seen = sent.pairs["capture_nic"] > 0
+        assert answer.values == [["eth0", (sent.pairs["byte_tx"] + sent.pairs["byte_rx"])[seen].sum()]]
+
+
+@pytest.mark.parametrize("table", ["l4_flow_log", "l7_flow_log", "network_map", "application_map"])
+def test_every_table_of_packets_has_the_name_of_the_interface(ask: Ask, table: str) -> None:
+    db = "flow_log" if table.endswith("_log") else "flow_metrics"
+    shown = ask(f"SHOW tags FROM {table} WHERE name = 'capture_nic_name'", db)
+    assert [row[4] for row in shown.values] == ["string"]
+    values = ask(f"SHOW tag capture_nic_name values FROM {table}", db).values
+    assert values == ([["eth0", "eth0"]] if table in {"l4_flow_log", "network_map"} else [])
+    asked = ask(f"SELECT capture_nic_name FROM {table} WHERE capture_nic_name = 'eth0' LIMIT 1", db)
+    assert len(asked.values) == len(values)
 
 
 def test_what_is_no_address_or_flag_is_refused(ask: Ask) -> None:

@@ -1,6 +1,7 @@
 //! The threads that read packets: each has its part of the rings and follows its flows with an engine of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use super::{FULLER, POLL_MAX, POLL_MIN, Reply, now_us};
 use crate::batch::Batch;
 use crate::engine::{EngineConfig, Shared};
-use crate::packet::live::{Live, LiveCounters, LiveReport, Sizes};
+use crate::packet::live::{Captured, Live, LiveCounters, LiveReport, Present};
 use crate::packets::Packets;
 
 /// How long after a packet passed it may still come out of a ring, µs: a block waits for its time, then for the reader.
@@ -105,7 +106,7 @@ struct Handle {
 /// All threads that read packets.
 pub(super) struct PacketThreads {
     threads: Vec<Handle>,
-    sizes: Sizes,
+    present: Present,
 }
 
 /// Rows a second of one of several threads that share a bound; 0 stays without one.
@@ -122,13 +123,13 @@ impl PacketThreads {
     pub fn start(config: &EngineConfig, shared: &Shared) -> Result<(Self, LiveReport), String> {
         let (lives, report) = Live::start(&config.packets)?;
         let count = lives.len();
-        let sizes = lives.first().map(Live::sizes).unwrap_or_default();
+        let present = lives.first().map(Live::present).unwrap_or_default();
         let config = EngineConfig {
             l7_throttle: share(config.l7_throttle, count),
             l4_throttle: share(config.l4_throttle, count),
             ..config.clone()
         };
-        let mut all = Self { threads: Vec::with_capacity(count), sizes };
+        let mut all = Self { threads: Vec::with_capacity(count), present };
         for (number, live) in (0u8..).zip(lives) {
             let packets = Packets::new(&config, shared, number);
             let (commands, receiver) = mpsc::sync_channel(64);
@@ -167,13 +168,18 @@ impl PacketThreads {
         self.ask(|reply| Command::Throttle { rows_per_second, reply }).map(drop)
     }
 
+    /// The interfaces whose packets are read.
+    pub fn interfaces(&self) -> Arc<Vec<Captured>> {
+        self.present.captured()
+    }
+
     /// Totals of all threads.
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
         let mut all: BTreeMap<String, u64> = BTreeMap::new();
         for (name, value) in self.ask(|reply| Command::Counters { reply })?.into_iter().flatten() {
             *all.entry(format!("packet_{name}")).or_default() += value;
         }
-        all.extend(self.sizes.now().map(|(name, value)| (format!("packet_{name}"), value)));
+        all.extend(self.present.sizes().map(|(name, value)| (format!("packet_{name}"), value)));
         Ok(all)
     }
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::PacketConfig;
-use super::interfaces::Interfaces;
+use super::interfaces::{Captured, Interfaces};
 use super::namespaces;
 use super::ring::{Ring, RingCounters, Wanted};
 use super::scan::{Change, RingKey, Scanner, Status};
@@ -233,17 +233,22 @@ impl Live {
     }
 
     /// What all workers have together.
-    pub fn sizes(&self) -> Sizes {
-        Sizes(Arc::clone(&self.status))
+    pub fn present(&self) -> Present {
+        Present(Arc::clone(&self.status))
     }
 }
 
-/// How much is captured at present.
+/// What is captured at present.
 #[derive(Clone, Debug, Default)]
-pub struct Sizes(Arc<Mutex<Status>>);
+pub struct Present(Arc<Mutex<Status>>);
 
-impl Sizes {
-    pub fn now(&self) -> [(&'static str, u64); 5] {
+impl Present {
+    /// The interfaces whose packets are read.
+    pub fn captured(&self) -> Arc<Vec<Captured>> {
+        self.0.lock().map(|status| Arc::clone(&status.captured)).unwrap_or_default()
+    }
+
+    pub fn sizes(&self) -> [(&'static str, u64); 5] {
         let status = self.0.lock().map(|status| status.clone()).unwrap_or_default();
         [
             ("interfaces_now", status.interfaces),

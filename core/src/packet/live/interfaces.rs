@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Serialize;
 
 use super::netlink::Link;
 use crate::event::{Endpoint, Place, Point};
@@ -11,7 +12,8 @@ use crate::flow::seen::Places;
 const ARPHRD_LOOPBACK: u16 = 772;
 
 /// What makes the difference for capture and for places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Physical,
     Loopback,
@@ -47,6 +49,8 @@ pub struct Peer {
 pub struct Interface {
     /// Its number for as long as the agent runs: an index counts within its namespace only.
     pub nic: u32,
+    /// The same in rows (`capture_nics.rs`).
+    pub capture_nic: u32,
     /// Namespace (inode).
     pub netns: u32,
     pub index: u32,
@@ -62,16 +66,22 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// `capture_nic` of rows: the low 32 bits of the MAC.
-    pub fn capture_nic(&self) -> u32 {
-        let [_, _, low @ ..] = self.mac;
-        u32::from_be_bytes(low)
-    }
-
     /// Bridge that frames of this interface pass, 0 none.
     fn bridge(&self) -> u32 {
         if self.kind == Kind::Bridge { self.index } else { self.master }
     }
+}
+
+/// What the server is told of an interface whose packets are read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Captured {
+    pub capture_nic: u32,
+    pub name: String,
+    pub kind: Kind,
+    /// Its namespace, 0 that of the node.
+    pub netns: u32,
+    /// The namespace that hangs on this veth, 0 none.
+    pub behind: u32,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +138,22 @@ impl Interfaces {
         self.by_nic.values()
     }
 
+    /// Those whose packets are read, in the order of their numbers; `own` is the namespace of the node.
+    pub fn captured(&self, own: u32) -> Vec<Captured> {
+        let captured = self.by_nic.values().filter(|one| one.captured);
+        let mut list: Vec<Captured> = captured
+            .map(|one| Captured {
+                capture_nic: one.capture_nic,
+                name: one.name.clone(),
+                kind: one.kind,
+                netns: if one.netns == own { 0 } else { one.netns },
+                behind: self.below(one).unwrap_or_default(),
+            })
+            .collect();
+        list.sort_unstable();
+        list
+    }
+
     /// Network namespaces that have an interface.
     pub fn namespaces(&self) -> usize {
         self.namespaces.len()
@@ -169,7 +195,7 @@ impl Interfaces {
         let netns = homes[1].or(homes[0]).unwrap_or(one.netns);
         let same_bridge = |bridge: Option<u32>| bridge.is_some_and(|bridge| bridge != 0 && bridge == one.bridge());
         let l2_end = [0, 1].map(|side| l3_end[side] || same_bridge(hanging[side]));
-        Place { point, l2_end, l3_end, nic: one.capture_nic(), tunnel: 0, netns }
+        Place { point, l2_end, l3_end, nic: one.capture_nic, tunnel: 0, netns }
     }
 }
 

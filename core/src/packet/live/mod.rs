@@ -4,6 +4,7 @@
 //! One thread looks which interfaces there are and opens the rings; each worker reads its own, on its own timer.
 
 mod capture;
+mod capture_nics;
 pub mod filter;
 pub mod interfaces;
 mod namespaces;
@@ -12,6 +13,6 @@ mod ring;
 mod scan;
 mod settings;
 
-pub use capture::{Live, LiveCounters, LiveReport, Sizes, probe};
-pub use interfaces::{Interface, Interfaces, Kind};
+pub use capture::{Live, LiveCounters, LiveReport, Present, probe};
+pub use interfaces::{Captured, Interface, Interfaces, Kind};
 pub use settings::PacketConfig;

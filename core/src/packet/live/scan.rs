@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use regex_lite::Regex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::capture_nics::CaptureNics;
 use super::filter::{self, Instruction};
-use super::interfaces::{Interface, Interfaces, Kind, Peer};
+use super::interfaces::{Captured, Interface, Interfaces, Kind, Peer};
 use super::namespaces::{self, Namespace, Watch};
 use super::netlink::{Link, Netlink};
 use super::ring::{BLOCK_BYTES, Fanout, Ring, Socket, Wanted};
@@ -63,6 +64,7 @@ pub(super) struct Status {
     pub left_out: usize,
     /// Names of captured interfaces, the node's own first.
     pub names: Vec<String>,
+    pub captured: Arc<Vec<Captured>>,
     pub problems: Vec<String>,
 }
 
@@ -89,12 +91,14 @@ pub(super) struct Scanner {
     workers: Vec<Sender<Change>>,
     numbers: FxHashMap<RingKey, u32>,
     last_number: u32,
+    capture_nics: CaptureNics,
     open: FxHashMap<RingKey, Opened>,
     /// Namespaces that have one ring for all.
     joined: FxHashSet<u32>,
     /// As told last, and those that went a moment ago.
     known: Vec<Interface>,
     departed: Vec<(Instant, Interface)>,
+    captured: Arc<Vec<Captured>>,
     changes: Netlink,
     watch: Watch,
     status: Arc<Mutex<Status>>,
@@ -119,10 +123,12 @@ impl Scanner {
             workers,
             numbers: FxHashMap::default(),
             last_number: 0,
+            capture_nics: CaptureNics::default(),
             open: FxHashMap::default(),
             joined: FxHashSet::default(),
             known: Vec::new(),
             departed: Vec::new(),
+            captured: Arc::default(),
             changes,
             watch: Watch::new(),
             status,
@@ -181,6 +187,7 @@ impl Scanner {
         let mut captured: Vec<&Interface> = list.iter().filter(|one| one.captured).collect();
         captured.sort_by_key(|one| (one.netns != self.own.inode, one.netns, one.index));
         status.names = captured.iter().map(|one| one.name.clone()).collect();
+        status.captured = Arc::clone(&self.captured);
         status.namespaces = seen.len();
         status.interfaces = captured.len();
         status.rings = self.open.len() * self.workers.len();
@@ -216,6 +223,7 @@ impl Scanner {
         let departed = self.departed.iter().map(|(_, one)| Interface { captured: false, ..one.clone() });
         let all = list.iter().cloned().chain(departed).collect();
         let interfaces = Arc::new(Interfaces::new(self.own.inode, all));
+        self.captured = Arc::new(interfaces.captured(self.own.inode));
         self.tell(|| Change::Interfaces(Arc::clone(&interfaces)));
     }
 
@@ -275,6 +283,7 @@ impl Scanner {
                 numbers.insert(key, nic);
                 list.push(Interface {
                     nic,
+                    capture_nic: 0,
                     netns,
                     index: link.index,
                     name: link.name.clone(),
@@ -288,6 +297,7 @@ impl Scanner {
             }
         }
         self.numbers = numbers;
+        self.capture_nics.give(&mut list);
         list
     }
 
