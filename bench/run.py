@@ -40,6 +40,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "engine_rate": ("messages a second and core from segment to Arrow batch", rust("engine_rate")),
     "live_rate": ("live packets of a veth: rate, loss, CPU a million, with and without flows", rust("live_rate")),
     "packet_rate": ("packets a second and core from the frame to Arrow batch", rust("packet_rate")),
+    "many_flows": ("memory of a million flows, and of a flood of ten million tuples", rust("many_flows")),
     "network": ("iperf3 over a veth pair with and without capture; packets a second and core", python("network")),
     "option_tracing": (
         "TCP throughput without options, sampled, on every segment",

@@ -3,7 +3,8 @@
 //! `cargo run --release --no-default-features --example many_flows [concurrent FLOWS] [flood TUPLES] [limit FLOWS]`
 //!
 //! `concurrent`: that many connections are opened and stay open, then each says something once more. `flood`: that many
-//! tuples send one SYN each, a million a second of capture time. Prints JSON; both parts when none is named.
+//! tuples send one SYN each, a million a second of capture time. Prints JSON; both parts when none is
+//! named. `limit`: most flows at one time; the default of the agent for a flood, all of them for `concurrent`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -176,7 +177,7 @@ fn main() {
         report.insert("flood", flood(tuples, limit));
     }
     if let Some(flows) = given.get("concurrent").copied().or(both.then_some(1_000_000)) {
-        report.insert("concurrent", concurrent(flows, limit));
+        report.insert("concurrent", concurrent(flows, limit.or(Some(flows as usize))));
     }
     println!("{}", json!(report));
 }
