@@ -79,10 +79,12 @@ impl Drop for ScannerThread {
     }
 }
 
+/// A ring that only shows whether there can be one.
+const SMALLEST: Wanted = Wanted { ifindex: 0, incoming_only: true, promiscuous: false, blocks: 1, fanout: None };
+
 /// Whether packets can be read here: which way, or why not.
 pub fn probe() -> Result<String, String> {
-    let smallest = Wanted { ifindex: 0, incoming_only: true, promiscuous: false, blocks: 1, fanout: None };
-    Ring::open(&smallest).map_err(|error| format!("no AF_PACKET socket with a TPACKET_V3 ring: {error}"))?;
+    Ring::open(&SMALLEST).map_err(|error| format!("no AF_PACKET socket with a TPACKET_V3 ring: {error}"))?;
     let own = namespaces::own().map_err(|error| format!("/proc/self/ns/net: {error}"))?;
     let (others, _) = namespaces::others(Path::new("/proc"), own.inode, 1);
     // A thread of its own: it ends where it is.
@@ -126,6 +128,10 @@ impl Live {
     /// One sentence on a setting or on what the kernel refuses. Interfaces that cannot be read are in the report.
     pub fn start(config: &PacketConfig) -> Result<(Vec<Self>, LiveReport), String> {
         config.check()?;
+        // Without the right to it there will never be a ring, whatever interfaces come.
+        if Ring::open(&SMALLEST).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+            return Err("packet sockets need CAP_NET_RAW (or root)".into());
+        }
         let status = Arc::new(Mutex::new(Status::default()));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..config.fanout_count).map(|_| mpsc::channel()).unzip();
         let (stop, stopped) = UnixStream::pair().map_err(|error| format!("no socket pair: {error}"))?;
