@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -67,16 +70,13 @@ class Watched:
         return [edge | {"client": names[edge["source"]], "server": names[edge["target"]]} for edge in answer["edges"]]
 
     def interfaces(self) -> dict[str, str]:
-        """`capture_nic` (low 32 bits of the MAC) → "place/interface" of everything in the topology."""
-        found: dict[str, str] = {}
-        for place in self.topology.places():
-            for line in place.run("ip", "-o", "link").splitlines():
-                words = line.split()
-                mac = words[words.index("link/ether") + 1] if "link/ether" in words else ""
-                if mac:
-                    name = words[1].rstrip(":").partition("@")[0]
-                    found[mac[6:]] = f"{place.name}/{name}"
-        return found
+        """`capture_nic`, as rows show it → "place/interface" of everything in the topology, as the agent told."""
+        places = {place.inode: place.name for place in self.topology.places()}
+        arguments = self.server.arguments
+        metadata = Path(arguments[arguments.index("--data") + 1]) / "metadata.sqlite"
+        with closing(sqlite3.connect(f"file:{metadata}?mode=ro", uri=True)) as database:
+            told = database.execute("SELECT capture_nic, name, netns FROM interfaces").fetchall()
+        return {nic.to_bytes(4).hex(":"): f"{places[netns]}/{name}" for nic, name, netns in told if netns in places}
 
     def counters(self) -> dict[str, int]:
         """The agent's counters as the server knows them."""
