@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ class End:
 
 
 @dataclass(slots=True)
-class Sighting:
+class Sighting(ABC):
     """What was seen between two ends at one place of observation; how much, says a subclass."""
 
     client: End
@@ -46,13 +47,13 @@ class Sighting:
     """The interface, where the place is one."""
 
     @property
+    @abstractmethod
     def weight(self) -> int:
         """How much was seen; of two views of one thing the larger is taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def part(self, low: float, high: float) -> Self:
         """The share of it between two fractions; shares that follow one another add up to the whole."""
-        raise NotImplementedError
 
     @property
     def pair(self) -> tuple[str, str, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import pytest
 
-from deepflow.api.each_once import End, Sighting, each_once
+from deepflow.api.each_once import End, Sighting, each_once, share
 
 HTTP = 20
 SHOP, CART = "10.1.0.5", "10.2.0.7"
@@ -17,6 +18,9 @@ NAMES = {SHOP: 1, CART: 2}
 @dataclass(slots=True)
 class Seen(Sighting):
     requests: int = 0
+
+    def part(self, low: float, high: float) -> Self:
+        return replace(self, requests=share(self.requests, low, high))
 
     @property
     def weight(self) -> int:
