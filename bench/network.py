@@ -1,4 +1,5 @@
-"""What capturing packets costs: iperf3 over a veth pair with and without it, and small packets and HTTP with it.
+"""What capturing packets costs: iperf3 over a veth pair with and without it; small packets, and HTTP over the veth
+pair and over a loopback, with it.
 
 Two namespaces of their own, joined by a veth pair; the agent's core captures the server's end, with flows and
 protocols on and the kernel's socket hooks off, so that only packets are measured (`hooks` adds them). Rounds are
@@ -26,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
-INTERFACE = "eth0"
+INTERFACE, LOOPBACK = "eth0", "lo"
 MODES = ("off", "packets", "hooks")
 
 
@@ -95,20 +96,22 @@ class Pair:
         """The number of the server's namespace."""
         return Path(f"/run/netns/{self.names[1]}").stat().st_ino
 
-    def packets(self) -> int:
-        """Packets that passed the server's end so far."""
-        folder = f"/sys/class/net/{INTERFACE}/statistics"
-        command = self.inside(1, "cat", f"{folder}/rx_packets", f"{folder}/tx_packets")
+    def packets(self, interface: str) -> int:
+        """Packets that passed an interface of the server so far; those of a loopback go out and come in as one."""
+        folder = f"/sys/class/net/{interface}/statistics"
+        ways = ("rx",) if interface == LOOPBACK else ("rx", "tx")
+        command = self.inside(1, "cat", *(f"{folder}/{way}_packets" for way in ways))
         return sum(map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()))
 
 
 @contextmanager
-def observer(pair: Pair, mode: str, result: dict[str, Any]) -> Iterator[None]:
+def observer(pair: Pair, mode: str, result: dict[str, Any], interface: str = INTERFACE) -> Iterator[None]:
     """The core in a process of its own, for the time of a `with`; afterwards `result` has what it counted."""
     if mode == "off":
         yield
         return
-    packets = {"inner_interface_capture_enabled": True, "inner_interface_regex": f"^{INTERFACE}$"}
+    expression = f"^{interface}$"
+    packets = {"inner_interface_capture_enabled": True, "inner_interface_regex": expression, "loopback": True}
     config = {"packets": packets, "ebpf_disabled": mode == "packets", "netns": pair.server_inode}
     command = [sys.executable, __file__, "--observe", json.dumps(config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -151,13 +154,13 @@ def throughput(pair: Pair, rounds: int, seconds: int) -> dict[str, Any]:
     }
 
 
-def cost(pair: Pair, seconds: int, load: Callable[[], object]) -> dict[str, Any]:
+def cost(pair: Pair, seconds: int, load: Callable[[], object], interface: str = INTERFACE) -> dict[str, Any]:
     """What a load of many packets costs the core, and what it loses."""
     seen: dict[str, Any] = {}
-    with observer(pair, "packets", seen):
-        before, began = pair.packets(), time.monotonic()
+    with observer(pair, "packets", seen, interface):
+        before, began = pair.packets(interface), time.monotonic()
         load()
-        took, passed = time.monotonic() - began, pair.packets() - before
+        took, passed = time.monotonic() - began, pair.packets(interface) - before
     counters = seen["counters"]
     dropped = counters["packet_packets_dropped"] + counters["packet_packets_throttled"]
     millions = (passed - dropped) / 1e6
@@ -193,19 +196,20 @@ def nginx(pair: Pair, directory: Path) -> Iterator[None]:
             process.terminate()
 
 
-def http(pair: Pair, seconds: int) -> dict[str, Any]:
-    """wrk against nginx: every packet belongs to a request that becomes a row."""
+def http(pair: Pair, seconds: int, interface: str) -> dict[str, Any]:
+    """wrk against nginx, from the other end of the cable or over the loopback: every packet belongs to a request."""
+    end, address = (1, "127.0.0.1") if interface == LOOPBACK else (0, SERVER)
     said: list[float] = []
 
     def load() -> None:
-        command = pair.inside(0, "wrk", "-t1", "-c32", f"-d{seconds}s", f"http://{SERVER}/item/1")
+        command = pair.inside(end, "wrk", "-t1", "-c32", f"-d{seconds}s", f"http://{address}/item/1")
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
         if found is None:
             raise RuntimeError(printed)
         said.append(float(found.group(1)))
 
-    return cost(pair, seconds, load) | {"requests_per_second": round(said[0])}
+    return cost(pair, seconds, load, interface) | {"requests_per_second": round(said[0])}
 
 
 def measure(rounds: int, seconds: int) -> dict[str, Any]:
@@ -223,7 +227,8 @@ def measure(rounds: int, seconds: int) -> dict[str, Any]:
         small = ("-u", "-b", "0", "-l", "64", "-t", str(seconds))
         result["udp_of_64_bytes"] = cost(pair, seconds, lambda: iperf(pair, *small))
         with nginx(pair, directory):
-            result["http"] = http(pair, seconds)
+            result["http_on_veth"] = http(pair, seconds, INTERFACE)
+            result["http_on_loopback"] = http(pair, seconds, LOOPBACK)
     return result
 
 

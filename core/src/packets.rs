@@ -4,13 +4,14 @@ use crate::batch::Batch;
 use crate::engine::{Engine, EngineConfig, Shared};
 use crate::flow::report::Reports;
 use crate::flow::seen::{Places, Sighting};
-use crate::flow::state::{End, Timeouts};
+use crate::flow::settings::FlowSettings;
+use crate::flow::state::End;
 use crate::flow::table::FlowTable;
 use crate::packet::Frame;
 use crate::packet::decoder::Decoder;
 use crate::packet::tunnel::Decapsulation;
 
-/// How long after its last packet a capture file is over for every flow, µs: longer than any time-out.
+/// How long after its last packet a capture file is over for every flow, µs, at least: longer than any time-out.
 const AFTERWARDS_US: u64 = 600_000_000;
 
 /// Totals since the start; what became of them is counted by the decoder.
@@ -25,16 +26,18 @@ pub struct Packets {
     decoder: Decoder,
     flows: FlowTable,
     pub frames: FrameCounters,
+    afterwards_us: u64,
 }
 
 impl Packets {
     /// `thread` distinguishes the flow numbers of several of them in one agent.
     pub fn new(config: &EngineConfig, shared: &Shared, thread: u8) -> Self {
         let reports = Reports::new(config.agent_id, config.l4_throttle, shared.clone());
-        let flows = FlowTable::new(config.concurrent_flow_limit, Timeouts::default(), thread, reports);
+        let flows = FlowTable::new(FlowSettings::of(config), thread, reports);
         let decoder = Decoder::new(Decapsulation::of(&config.tunnel_decap_protocols));
         let engine = Engine::beside(config, shared);
-        Self { engine, decoder, flows, frames: FrameCounters::default() }
+        let afterwards_us = AFTERWARDS_US.max(2 * config.flow_timeouts.longest_us());
+        Self { engine, decoder, flows, frames: FrameCounters::default(), afterwards_us }
     }
 
     pub fn set_agent_id(&mut self, agent_id: u16) {
@@ -44,7 +47,7 @@ impl Packets {
 
     /// Takes one frame.
     pub fn frame(&mut self, frame: &Frame<'_>, places: &dyn Places) {
-        let Self { engine, decoder, flows, frames } = self;
+        let Self { engine, decoder, flows, frames, .. } = self;
         frames.frames += 1;
         frames.bytes += u64::from(frame.wire);
         // What gives no packet is counted by the decoder.
@@ -83,7 +86,7 @@ impl Packets {
     pub fn finish(&mut self, now_us: u64, file: bool) -> Vec<Batch> {
         let mut batches = self.engine.drain(now_us, true);
         let (why, later_us) =
-            if file { (End::TimedOut, now_us.saturating_add(AFTERWARDS_US)) } else { (End::Flushed, now_us) };
+            if file { (End::TimedOut, now_us.saturating_add(self.afterwards_us)) } else { (End::Flushed, now_us) };
         self.flows.finish(why, later_us, &mut self.engine);
         batches.extend(self.flows.drain(later_us, true, &mut self.engine));
         batches

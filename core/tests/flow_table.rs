@@ -235,6 +235,46 @@ fn the_protocol_says_who_is_the_client() {
 }
 
 #[test]
+fn ports_of_servers_are_told() {
+    // Of no known protocol, begun before the capture; by the lower port the sender would be the server.
+    let (near, far) = ((CLIENT.0, 900), (SERVER.0, 45_000));
+    for (config, client, score) in [("{}", 45_000, 128), (r#"{"server_ports": [45001, 45000]}"#, 900, 253)] {
+        let mut packets = product(config);
+        see(&mut packets, &Nowhere, 0, START_US, &tcp(near, far, PSH_ACK, 101, 501, b"?"));
+        let rows = Rows::of(packets.finish(START_US + SECOND, true));
+        assert_eq!(rows.numbers("l4_flow_log", "client_port"), [client]);
+        assert_eq!(rows.numbers("l4_flow_log", "direction_score"), [score]);
+    }
+}
+
+#[test]
+fn time_outs_are_told() {
+    let open = &connection()[..3];
+    for (config, after, rows_then) in [
+        ("{}", 299, 0),
+        (r#"{"flow_timeouts": {"established_us": 20000000}}"#, 22, 1),
+        (r#"{"flow_timeouts": {"established_us": 1000000000}}"#, 900, 0),
+    ] {
+        let mut packets = product(config);
+        for data in open {
+            see(&mut packets, &Nowhere, 0, START_US, data);
+        }
+        let mut rows = Rows::default();
+        for second in 1..=after {
+            packets.tick(START_US + second * SECOND);
+        }
+        rows.add(packets.drain(START_US + after * SECOND));
+        let ended = rows.numbers("l4_flow_log", "close_type").into_iter().filter(|kind| *kind == 3).count();
+        assert_eq!(ended, rows_then, "{config}");
+        let rest = Rows::of(packets.finish(START_US + after * SECOND, true));
+        let late = rest.numbers("l4_flow_log", "close_type").into_iter().filter(|kind| *kind == 3).count();
+        assert_eq!(late, 1 - rows_then, "{config}");
+    }
+    let wrong = EngineConfig::from_json(r#"{"flow_timeouts": {"others_us": 0}}"#).expect_err("no time");
+    assert!(wrong.contains("flow_timeouts.others_us"), "{wrong}");
+}
+
+#[test]
 fn what_makes_no_sense_is_counted_on_its_flow() {
     let mut packets = product("{}");
     let mut frames = connection();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use _core::packet::live::filter::{Condition, End, Instruction, program, ranges};
+use _core::packet::live::filter::{Condition, End, Extra, Instruction, program, ranges};
 
 const SNAP: u32 = 1000;
 
@@ -87,6 +87,7 @@ fn run(code: &[Instruction], sent: &Sent) -> u32 {
                 };
                 at += usize::from(if yes { jt } else { jf });
             }
+            libc::BPF_ALU if what & 0xf0 == libc::BPF_AND => a &= k,
             class => panic!("class {class}"),
         }
     }
@@ -105,7 +106,7 @@ fn kernel_takes(code: &[Instruction]) -> bool {
 }
 
 fn compiled(condition: &Condition) -> Vec<Instruction> {
-    let code = program(None, condition, SNAP).expect("short enough");
+    let code = program(None, condition, None, SNAP).expect("short enough");
     assert!(kernel_takes(&code), "the kernel refuses the program of {condition:?}");
     code
 }
@@ -242,7 +243,7 @@ fn a_loopback_is_taken_once() {
 fn of_many_interfaces_the_chosen_ones() {
     let one = framed(&packet("10.0.0.1", "10.0.0.2", 6, (1, 2)), &[]);
     for chosen in [vec![], vec![7], (2..600).filter(|index| index % 3 == 0).collect::<Vec<u32>>()] {
-        let code = program(Some(&chosen), &Condition::Always, SNAP).expect("short enough");
+        let code = program(Some(&chosen), &Condition::Always, None, SNAP).expect("short enough");
         assert!(kernel_takes(&code));
         for ifindex in 0..605 {
             let taken = run(&code, &Sent { ifindex, ..one.clone() }) == SNAP;
@@ -262,7 +263,7 @@ fn long_lists_jump_further_than_a_byte_says() {
         assert_eq!(run(&code, &one) == SNAP, port % 3 == 0 && port <= 1200, "{port}");
     }
     let too_long = ranges(&ports).into_iter().map(|(first, last)| Condition::port(first, last)).collect();
-    let refused = program(None, &Condition::Any(too_long), SNAP).expect_err("too long");
+    let refused = program(None, &Condition::Any(too_long), None, SNAP).expect_err("too long");
     assert!(refused.contains("4096"), "{refused}");
 }
 
@@ -284,4 +285,85 @@ fn packets_cut_short_are_not_taken_and_do_no_harm() {
 fn ranges_of_ports() {
     assert_eq!(ranges(&[]), []);
     assert_eq!(ranges(&[82, 80, 81, 80, 443, 65_535]), [(80, 82), (443, 443), (65_535, 65_535)]);
+}
+
+/// `tcpdump -ddd -y EN10MB 'udp and not port 53'`, and the same for frames without a link layer (`-y RAW`).
+const NO_NAMES: [&[(u16, u8, u8, u32)]; 2] = [
+    &[
+        (40, 0, 0, 12),
+        (21, 0, 9, 2048),
+        (48, 0, 0, 23),
+        (21, 0, 18, 17),
+        (40, 0, 0, 20),
+        (69, 15, 0, 8191),
+        (177, 0, 0, 14),
+        (72, 0, 0, 14),
+        (21, 13, 0, 53),
+        (72, 0, 0, 16),
+        (21, 11, 10, 53),
+        (21, 0, 10, 34525),
+        (48, 0, 0, 20),
+        (21, 0, 4, 17),
+        (40, 0, 0, 54),
+        (21, 6, 0, 53),
+        (40, 0, 0, 56),
+        (21, 4, 3, 53),
+        (21, 0, 3, 44),
+        (48, 0, 0, 54),
+        (21, 0, 1, 17),
+        (6, 0, 0, 262144),
+        (6, 0, 0, 0),
+    ],
+    &[
+        (48, 0, 0, 0),
+        (84, 0, 0, 240),
+        (21, 0, 9, 64),
+        (48, 0, 0, 9),
+        (21, 0, 20, 17),
+        (40, 0, 0, 6),
+        (69, 17, 0, 8191),
+        (177, 0, 0, 0),
+        (72, 0, 0, 0),
+        (21, 15, 0, 53),
+        (72, 0, 0, 2),
+        (21, 13, 12, 53),
+        (48, 0, 0, 0),
+        (84, 0, 0, 240),
+        (21, 0, 10, 96),
+        (48, 0, 0, 6),
+        (21, 0, 4, 17),
+        (40, 0, 0, 40),
+        (21, 6, 0, 53),
+        (40, 0, 0, 42),
+        (21, 4, 3, 53),
+        (21, 0, 3, 44),
+        (48, 0, 0, 40),
+        (21, 0, 1, 17),
+        (6, 0, 0, 262144),
+        (6, 0, 0, 0),
+    ],
+];
+
+#[test]
+fn a_program_of_the_user_has_to_take_it_too() {
+    let [ethernet, raw] = NO_NAMES;
+    let told = serde_json::json!({"ethernet": ethernet, "raw": raw}).to_string();
+    let extra: Extra = serde_json::from_str(&told).expect("a filter");
+    let code = program(None, &Condition::port(99, 99).negated(), Some(&extra), SNAP).expect("short enough");
+    assert!(kernel_takes(&code));
+    for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        for (transport, port, taken) in [(17, 53, false), (17, 54, true), (17, 99, false), (6, 54, false)] {
+            let one = packet(source, destination, transport, (4000, port));
+            let framed = framed(&one, &[]);
+            let loopback = Sent { hardware: 772, ..framed.clone() };
+            let bare = Sent { frame: one.1.clone(), network: 0, hardware: 0xfffe, ..framed.clone() };
+            for sent in [framed, loopback, bare] {
+                let answer = run(&code, &sent);
+                assert_eq!(answer, if taken { SNAP } else { 0 }, "{transport} {port} {}", sent.hardware);
+            }
+        }
+    }
+    let by_register: Extra = serde_json::from_str(r#"{"ethernet": [[22, 0, 0, 0]], "raw": []}"#).expect("a filter");
+    let refused = program(None, &Condition::Always, Some(&by_register), SNAP).expect_err("returns A");
+    assert!(refused.contains("returns"), "{refused}");
 }

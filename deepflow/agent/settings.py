@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from deepflow.agent.packet_filter import compile_filter
 from deepflow.settings import Duration
 
 _MOST_HEADERS = 256
@@ -164,10 +165,23 @@ class AfPacket(Section):
     inner_interface_regex: str = Field(
         r"^eth\d+$", max_length=65_535, description="Names of the interfaces there; empty: none."
     )
+    extra_bpf_filter: str = Field(
+        "",
+        max_length=512,
+        description="Only packets that this expression of pcap-filter(7) takes too are read, such as `tcp or udp port 53`. It sees the outermost headers and no VLAN tag; libpcap has to be installed.",
+    )
     bpf_filter_disabled: bool = Field(
-        False, description="Read everything: the agent's own traffic and the ports that are not captured, too."
+        False,
+        description="Read everything: the agent's own traffic, the ports that are not captured, and what `extra_bpf_filter` does not take, too.",
     )
     tunning: AfPacketTunning = AfPacketTunning()
+
+    @field_validator("extra_bpf_filter")
+    @classmethod
+    def _is_expression(cls, expression: str) -> str:
+        if expression.strip():
+            compile_filter(expression)
+        return expression.strip()
 
 
 class CbpfTunning(Section):
@@ -264,7 +278,33 @@ class FlowTunning(Section):
     )
 
 
+class FlowGeneration(Section):
+    server_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = Field(
+        [],
+        description="Ports whose owners are servers: who is which in flows of packets without a handshake and of no known protocol.",
+    )
+
+
+class FlowTimeouts(Section):
+    established: Duration = Field(
+        300.0, ge=1, le=86_400, description="How long a flow of packets that is open is kept without a packet."
+    )
+    closing_rst: Duration = Field(35.0, ge=1, le=86_400, description="The same of one that was reset.")
+    opening_rst: Duration = Field(
+        1.0, ge=1, le=86_400, description="The same of one that was refused by a reset in its handshake."
+    )
+    others: Duration = Field(
+        5.0, ge=1, le=86_400, description="The same of one in its handshake or its end, and of datagrams."
+    )
+
+
+class Conntrack(Section):
+    flow_generation: FlowGeneration = FlowGeneration()
+    timeouts: FlowTimeouts = FlowTimeouts()
+
+
 class FlowProcessing(Section):
+    conntrack: Conntrack = Conntrack()
     tunning: FlowTunning = FlowTunning()
 
 
@@ -345,6 +385,7 @@ class AgentSettings(Section):
             "inner_interface_capture_enabled": packet.inner_interface_capture_enabled,
             "inner_interface_regex": packet.inner_interface_regex,
             "bpf_filter_disabled": packet.bpf_filter_disabled,
+            "extra_filter": compile_filter(packet.extra_bpf_filter) if packet.extra_bpf_filter else None,
             "ports_blacklist": parse_ports(ports.blacklist.ports),
             "ports_whitelist": parse_ports(ports.whitelist.ports),
             "own": [{"ip": ip, "port": port} for ip, port in own],
@@ -366,6 +407,7 @@ class AgentSettings(Section):
         log = self.processors.request_log
         tags = log.tag_extraction
         socket = self.inputs.ebpf.socket
+        flows = self.processors.flow_log
         return json.dumps(
             {
                 "agent_id": agent_id,
@@ -380,7 +422,9 @@ class AgentSettings(Section):
                 "session_aggregate_max_entries": log.tunning.session_aggregate_max_entries,
                 "l7_throttle": self.outputs.flow_log.throttles.l7_throttle,
                 "l4_throttle": self.outputs.flow_log.throttles.l4_throttle,
-                "concurrent_flow_limit": self.processors.flow_log.tunning.concurrent_flow_limit,
+                "concurrent_flow_limit": flows.tunning.concurrent_flow_limit,
+                "flow_timeouts": {f"{name}_us": int(seconds * 1_000_000) for name, seconds in flows.conntrack.timeouts},
+                "server_ports": flows.conntrack.flow_generation.server_ports,
                 "tunnel_decap_protocols": self.inputs.cbpf.preprocess.tunnel_decap_protocols,
                 "syscall_trace_id_disabled": socket.tunning.syscall_trace_id_disabled,
                 "ebpf_disabled": self.inputs.ebpf.disabled,

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from deepflow.trace.network import Call
+from deepflow.trace.order import in_order
 from deepflow.trace.row import PACKET, RANK, Row
 from deepflow.trace.span import Span, Trace
 from deepflow.trace.text import duration_text
@@ -87,12 +88,17 @@ def hop_delays(rows: Sequence[Row]) -> list[int | None]:
     None where request or response were not seen; one value a row.
     """
     delays: list[int | None] = [None] * len(rows)
-    whole = [at for at, row in enumerate(rows) if row.has_request and row.has_response]
+    whole = _whole(rows)
     for here, there in pairwise(whole):
         delays[here] = rows[here].duration_us - rows[there].duration_us
     if whole:
         delays[whole[-1]] = rows[whole[-1]].duration_us
     return delays
+
+
+def _whole(rows: Sequence[Row]) -> list[int]:
+    """The points that saw the whole call: between them are the hops."""
+    return [at for at, row in enumerate(rows) if row.has_request and row.has_response]
 
 
 def path_of_call(way: Sequence[Span], repeats: Mapping[tuple[int, int], int]) -> dict[str, Any]:
@@ -122,18 +128,19 @@ def path_of_call(way: Sequence[Span], repeats: Mapping[tuple[int, int], int]) ->
         }
         for span, delay in zip(way, delays, strict=True)
     ]
-    return {"points": points, "whole_us": whole, **_verdict(points, "duration_us")}
+    return {"points": points, "whole_us": whole, **_verdict(points, "duration_us", dict(pairwise(_whole(rows))))}
 
 
 @dataclass(slots=True)
 class _Stop:
     """One place that calls came by."""
 
-    order: list[float] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     delays: list[int] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     flows: set[tuple[int, int]] = field(default_factory=set)
+    #: Where the hop behind it ended.
+    following: Counter[Place] = field(default_factory=Counter)
     calls: int = 0
 
 
@@ -145,21 +152,24 @@ def path_of_calls(calls: Iterable[Call], repeats: Mapping[tuple[int, int], int])
     """
     stops: dict[Place, _Stop] = defaultdict(_Stop)
     wholes: list[int] = []
-    count = 0
+    ways: list[list[Place]] = []
     for call in calls:
-        count += 1
+        way = [_without_process_id(row) for row in call.rows]
+        ways.append(way)
         if answered := [row.duration_us for row in call.rows if row.has_request and row.has_response]:
             wholes.append(max(answered))
-        for number, (row, delay) in enumerate(zip(call.rows, hop_delays(call.rows), strict=True)):
-            stop = stops[_without_process_id(row)]
+        for here, there in pairwise(_whole(call.rows)):
+            stops[way[here]].following[way[there]] += 1
+        for place, row, delay in zip(way, call.rows, hop_delays(call.rows), strict=True):
+            stop = stops[place]
             stop.calls += 1
-            stop.order.append(RANK.get(row.observation_point, 0) or _between(call.rows, number))
             stop.ends[ends(row)] += 1
             stop.flows.add((row.agent_id, row.flow_id))
             if delay is not None:
                 stop.durations.append(row.duration_us)
                 stop.delays.append(delay)
     whole = sum(wholes)
+    ordered = in_order(ways, lambda place: (RANK.get(place.observation_point, len(RANK)), place.text))
     points = [
         _point(place)
         | {
@@ -171,12 +181,16 @@ def path_of_calls(calls: Iterable[Call], repeats: Mapping[tuple[int, int], int])
             "share": _share(sum(stop.delays), whole) if stop.delays else None,
             "retransmissions": _sum_known(stop.flows, repeats),
         }
-        for place, stop in sorted(
-            stops.items(), key=lambda item: (sum(item[1].order) / len(item[1].order), item[0].text)
-        )
+        for place, stop in ((place, stops[place]) for place in ordered)
     ]
-    summary = {"calls": count, "median_us": quantile(wholes, 0.5), "p95_us": quantile(wholes, 0.95)}
-    return {**summary, "points": points, **_verdict(points, "duration_median_us")}
+    numbers = {place: number for number, place in enumerate(ordered)}
+    hops = {
+        numbers[place]: numbers[stop.following.most_common(1)[0][0]]
+        for place, stop in stops.items()
+        if 2 * stop.following.total() > len(stop.delays)
+    }
+    summary = {"calls": len(ways), "median_us": quantile(wholes, 0.5), "p95_us": quantile(wholes, 0.95)}
+    return {**summary, "points": points, **_verdict(points, "duration_median_us", hops)}
 
 
 def quantile(values: Sequence[int], part: float) -> int | None:
@@ -189,13 +203,6 @@ def _without_process_id(row: Row) -> Place:
     # Workers of one service share a line.
     service = row.own.auto_service if place.process else ""
     return replace(place, process=service or place.process)
-
-
-def _between(rows: Sequence[Row], number: int) -> float:
-    """Rank of a place whose name does not say it: just behind the place before it."""
-    known = [row.rank for row in rows[:number] if row.rank is not None]
-    unknown = sum(1 for row in rows[:number] if row.rank is None)
-    return (known[-1] if known else 1) + (1 + unknown) / (2 + unknown) / 2
 
 
 def _point(place: Place) -> dict[str, Any]:
@@ -216,8 +223,8 @@ def _sum_known(flows: Iterable[tuple[int, int]], repeats: Mapping[tuple[int, int
     return sum(known) if known else None
 
 
-def _verdict(points: Sequence[Mapping[str, Any]], duration: str) -> dict[str, Any]:
-    """Which hop took the time, and a sentence that says so."""
+def _verdict(points: Sequence[Mapping[str, Any]], duration: str, hops: Mapping[int, int]) -> dict[str, Any]:
+    """Which hop took the time, and a sentence that says so; `hops`: to which point the hop behind each leads."""
     timed = [at for at, point in enumerate(points) if point["share"] is not None]
     if not timed:
         return {"slowest": None, "sentence": "No point saw both the request and the response."}
@@ -227,13 +234,13 @@ def _verdict(points: Sequence[Mapping[str, Any]], duration: str) -> dict[str, An
     first, last = points[timed[0]], points[timed[-1]]
     says = f"{_name(first)} says {duration_text(first[duration])}, {_name(last)} says {duration_text(last[duration])}: "
     share = f"{100 * points[slowest]['share']:.0f} % of the time"
-    if slowest == timed[-1]:
-        behind = "in the server" if last["observation_point"] == "s-p" else f"behind {_name(last)}"
+    if slowest not in hops:
+        end = points[slowest]
+        behind = "in the server" if end["observation_point"] == "s-p" else f"behind {_name(end)}"
         return {"slowest": slowest, "sentence": f"{says}{share} is {behind}."}
-    following = points[timed[timed.index(slowest) + 1]]
     return {
         "slowest": slowest,
-        "sentence": f"{says}{share} is between {_name(points[slowest])} and {_name(following)}.",
+        "sentence": f"{says}{share} is between {_name(points[slowest])} and {_name(points[hops[slowest]])}.",
     }
 
 

@@ -34,6 +34,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
         ("global: {limits: {max_memry: 1}}", "did you mean global.limits.max_memory?"),
         ("global: {limits: {max_memory: 1}}", "greater than or equal to 128"),
         ("processors: {request_log: {timeouts: {tcp_request_timeout: soon}}}", "write a duration such as 300s"),
+        ("inputs: {cbpf: {af_packet: {extra_bpf_filter: tcp prot 80}}}", "is no expression of pcap-filter"),
+        ("processors: {flow_log: {conntrack: {timeouts: {others: 0s}}}}", "greater than or equal to 1"),
         ("- a", "must hold keys and values"),
         ("a: [", "is not YAML"),
     ],
@@ -83,3 +85,18 @@ def test_values_are_masked_in_the_agent_and_shown_as_by_deepflow_in_a_replay(tmp
     file = tmp_path / "agent.yaml"
     file.write_text("processors: {request_log: {tag_extraction: {obfuscate_protocols: [MySQL]}}}\n")
     assert masked(settings(file).capture_config()) == masked(settings(file).core_config([], 0)) == {"MySQL"}
+
+
+def test_expressions_and_time_outs_reach_the_core(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(
+        "inputs: {cbpf: {af_packet: {extra_bpf_filter: ' ether host 02:00:00:00:00:01 '}}}\n"
+        "processors: {flow_log: {conntrack: {timeouts: {closing_rst: 3s}, flow_generation: {server_ports: [9]}}}}\n"
+    )
+    config = json.loads(settings(file).core_config([], 0))
+    filters = config["packets"]["extra_filter"]
+    assert len(filters["ethernet"]) > 2 and filters["raw"] == [[6, 0, 0, 0]]
+    assert config["flow_timeouts"]["closing_rst_us"] == 3_000_000
+    assert config["flow_timeouts"]["established_us"] == 300_000_000
+    assert config["server_ports"] == [9]
+    assert json.loads(settings().core_config([], 0))["packets"]["extra_filter"] is None

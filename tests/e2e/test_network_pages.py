@@ -35,7 +35,7 @@ def test_the_lost_time_is_found(deepflow_server: Callable[..., Running], browser
     page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
     span = f"from={bounds['from']}&to={bounds['to']}"
     see_the_network(page, f"{server.url}/#/map?{span}", images / "network-map.png")
-    see_the_path(page, f"{server.url}/#/trace/{listed[0]['_id']}", images / "path.png")
+    see_the_path(page, f"{server.url}/#/trace/{listed[0]['_id']}", tmp_path / "path.png")
     assert not errors
 
 

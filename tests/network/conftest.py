@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Running
-from tests.e2e.conftest import can_observe
+from tests.e2e.conftest import browser, can_observe
 from tests.network.topology import Topology, topology
 from tests.network.watched import INTERFACES, Watch, Watched
 
-__all__ = ["can_observe"]
+__all__ = ["browser", "can_observe"]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from deepflow import _core
+from deepflow.agent.packet_filter import compile_filter
 from tests.conftest import Running
 from tests.e2e.conftest import eventually, query
 from tests.live.observed import need
@@ -99,6 +100,27 @@ def test_every_packet_of_an_interface_is_counted_or_called_dropped(hosts: tuple[
     if not dropped:
         assert sum(row["byte_tx"] + row["byte_rx"] for row in flows) == pytest.approx(size, rel=0.01)
     assert {row["observation_point"] for row in flows if row["server_port"] == 5201} == {"c", "s"}
+
+
+def test_an_expression_chooses_packets(hosts: tuple[Host, Host]) -> None:
+    client, server = hosts
+    wanted, other = 7301, 7302
+    send = (
+        "import socket, sys\n"
+        "out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "[out.sendto(b'what', (sys.argv[1], int(port))) for port in sys.argv[2:] * 10]\n"
+    )
+    with capturing(client, server, extra_filter=compile_filter(f"tcp or udp port {wanted}")) as agent:
+        command = client.inside("python3", "-c", send, server.ip, str(wanted), str(other))
+        subprocess.run(command, check=True)
+        nics, rows = {_nic(host) for host in hosts}, list[dict[str, Any]]()
+
+        def ports() -> list[int]:
+            rows.extend(batches(agent, "l4_flow_log"))
+            return [row["server_port"] for row in rows if row["capture_nic"] in nics and row["protocol"] == 17]
+
+        assert eventually(lambda: ports().count(wanted) >= 2, 20, 0.2), rows
+        assert set(ports()) == {wanted}
 
 
 def _nic(host: Host) -> int:

@@ -80,11 +80,13 @@ def closed_flows(watched: Watched, table: str, nic: str, db: str, precision: str
 
 def capturing(watched: Watched) -> None:
     """Wait until the agent has found the interfaces of the topology."""
-    nics = {name: nic for nic, name in watched.interfaces().items()}
 
     def seen() -> bool:
         watched.topology.place("a1").run("ping", "-c", 1, "-W", 1, watched.topology.pods["b1"].address)
-        sql = f"SELECT Sum(packet) AS packets FROM network_map WHERE capture_nic = '{nics['a/vetha1']}'"
+        told = {name: nic for nic, name in watched.interfaces().items()}
+        if "a/vetha1" not in told:
+            return False
+        sql = f"SELECT Sum(packet) AS packets FROM network_map WHERE capture_nic = '{told['a/vetha1']}'"
         rows = watched.query(sql, "flow_metrics", "1s")
         return bool(rows) and int(rows[0]["packets"] or 0) > 0
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::flow::settings::Timeouts;
 use crate::packet::live::PacketConfig;
 use crate::protocols::ParserSettings;
 
@@ -33,6 +34,10 @@ pub struct EngineConfig {
     pub tunnel_decap_protocols: Vec<u8>,
     /// Most flows of packets that one thread follows.
     pub concurrent_flow_limit: usize,
+    /// How long a flow without packets is kept.
+    pub flow_timeouts: Timeouts,
+    /// Ports whose owners are servers, where nothing surer says which end is.
+    pub server_ports: Vec<u16>,
     pub syscall_trace_id_disabled: bool,
     /// No kernel programs: packets only.
     pub ebpf_disabled: bool,
@@ -74,6 +79,8 @@ impl Default for EngineConfig {
             l4_throttle: 0,
             tunnel_decap_protocols: (1..=7).collect(),
             concurrent_flow_limit: 65_535,
+            flow_timeouts: Timeouts::default(),
+            server_ports: Vec::new(),
             syscall_trace_id_disabled: false,
             ebpf_disabled: false,
             hook: "auto".to_string(),
@@ -139,7 +146,8 @@ impl EngineConfig {
         if self.http_endpoint_segments == 0 {
             return outside("http_endpoint_segments", &0, "1 or more");
         }
-        self.packets.check().map_err(|problem| format!("The core's configuration cannot be used: {problem}"))
+        let parts = self.packets.check().and_then(|()| self.flow_timeouts.check());
+        parts.map_err(|problem| format!("The core's configuration cannot be used: {problem}"))
     }
 
     /// What parsers read.

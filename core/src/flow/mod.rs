@@ -7,6 +7,7 @@ pub mod report;
 mod seconds;
 pub mod seen;
 pub mod sent;
+pub mod settings;
 pub mod state;
 pub mod table;
 mod wheel;

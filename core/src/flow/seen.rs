@@ -53,13 +53,20 @@ pub fn side_of(flow: &Flow, packet: &Packet<'_>) -> usize {
     usize::from(packet.source != flow.ends[0])
 }
 
-/// Whether the sender is the client, and how sure that is.
-pub fn direction(packet: &Packet<'_>, engine: &Engine, netns: u32) -> (bool, u8) {
+/// Whether the sender is the client, and how sure that is. `server_ports`, in order, are those of servers whatever else
+/// speaks for it, but for a handshake and, later, the application protocol.
+pub fn direction(packet: &Packet<'_>, engine: &Engine, netns: u32, server_ports: &[u16]) -> (bool, u8) {
     if packet.protocol == TCP && packet.tcp.flags & SYN != 0 {
         return (packet.tcp.flags & ACK == 0, u8::MAX);
     }
     let listens = |end| engine.listens(netns, end);
     let (source, destination) = (packet.source, packet.destination);
+    let configured = |end: Endpoint| server_ports.binary_search(&end.port).is_ok();
+    match (configured(source), configured(destination)) {
+        (true, false) => return (false, 253),
+        (false, true) => return (true, 253),
+        _ => {}
+    }
     match (listens(source), listens(destination)) {
         (true, false) => return (false, 192),
         (false, true) => return (true, 192),

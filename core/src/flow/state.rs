@@ -1,29 +1,10 @@
 //! State of one connection, and why it ended (docs/network.md, "Ends of flows").
 
+use super::settings::Timeouts;
 use crate::packet::decode::{ACK, FIN, RST, SYN, TCP, Tcp};
 
 /// An ACK of a SYN-ACK acknowledges no more than this: what a server may have sent before it.
 const MAX_EARLY: u32 = 1 << 16;
-
-/// How long a flow without packets is kept (processors.flow_log.conntrack.timeouts), in µs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    pub established_us: u64,
-    pub closing_rst_us: u64,
-    pub opening_rst_us: u64,
-    pub others_us: u64,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            established_us: 300_000_000,
-            closing_rst_us: 35_000_000,
-            opening_rst_us: 1_000_000,
-            others_us: 5_000_000,
-        }
-    }
-}
 
 /// Why a row is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

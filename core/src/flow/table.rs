@@ -7,7 +7,8 @@ use super::perf::Perf;
 use super::record::{Counts, Flow, Key, Told, Traffic};
 use super::report::{ReportCounters, Reports};
 use super::seen::{Places, Sighting, direction, side_of};
-use super::state::{End, State, Timeouts};
+use super::settings::FlowSettings;
+use super::state::{End, State};
 use super::wheel::Wheel;
 use crate::batch::Batch;
 use crate::engine::{Counted, Engine};
@@ -43,8 +44,7 @@ pub struct FlowTable {
     /// Flows with something in a second that is not reported yet.
     active: Vec<u32>,
     wheel: Wheel,
-    limit: usize,
-    timeouts: Timeouts,
+    settings: FlowSettings,
     hand: usize,
     thread: u8,
     serial: u32,
@@ -58,8 +58,8 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
-    /// `limit`: most flows at one time. `thread` distinguishes the flow numbers of several tables of one agent.
-    pub fn new(limit: usize, timeouts: Timeouts, thread: u8, reports: Reports) -> Self {
+    /// `thread` distinguishes the flow numbers of several tables of one agent.
+    pub fn new(settings: FlowSettings, thread: u8, reports: Reports) -> Self {
         Self {
             index: FxHashMap::default(),
             by_id: FxHashMap::default(),
@@ -67,8 +67,7 @@ impl FlowTable {
             free: Vec::new(),
             active: Vec::new(),
             wheel: Wheel::default(),
-            limit: limit.max(COMPARED),
-            timeouts,
+            settings: FlowSettings { limit: settings.limit.max(COMPARED), ..settings },
             hand: 0,
             thread,
             serial: 0,
@@ -137,11 +136,11 @@ impl FlowTable {
         places: &dyn Places,
         engine: &mut Engine,
     ) -> Option<u32> {
-        if self.index.len() >= self.limit {
+        if self.index.len() >= self.settings.limit {
             self.evict(engine);
         }
         let assumed = places.place(seen.nic, packet.source, packet.destination);
-        let (source_is_client, direction_score) = direction(packet, engine, assumed.netns);
+        let (source_is_client, direction_score) = direction(packet, engine, assumed.netns, &self.settings.server_ports);
         let (mut ends, mut macs) = ([packet.source, packet.destination], [packet.link.source, packet.link.destination]);
         if !source_is_client {
             ends.swap(0, 1);
@@ -233,7 +232,7 @@ impl FlowTable {
         if packet.tunnel.is_some() {
             flow.outer[side] = packet.tunnel;
         }
-        let before_us = flow.state.timeout_us(&self.timeouts);
+        let before_us = flow.state.timeout_us(&self.settings.timeouts);
         flow.second_traffic.l4_bytes[side] += u64::from(packet.length);
         // A later fragment in order has bytes of the stream and no header.
         if !packet.later_fragment || packet.length > 0 {
@@ -254,7 +253,7 @@ impl FlowTable {
             }
             flow.perf.packet(seen.time_us, side, packet);
         }
-        let timeout_us = flow.state.timeout_us(&self.timeouts);
+        let timeout_us = flow.state.timeout_us(&self.settings.timeouts);
         if flow.due_s == 0 || timeout_us < before_us {
             let due_s = due(flow, timeout_us);
             if flow.due_s == 0 || due_s < flow.due_s {
@@ -389,7 +388,7 @@ impl FlowTable {
     }
 
     fn look_at(&mut self, at: u32, id: u64, second: u64, engine: &mut Engine) {
-        let timeouts = self.timeouts;
+        let timeouts = self.settings.timeouts;
         let Some(flow) = self.flow_mut(at) else {
             return;
         };
@@ -431,7 +430,7 @@ impl FlowTable {
         self.by_id.remove(&flow.id);
         let close_type = flow.state.close_type(why);
         // An end that was seen happened with its last packet; one that was not, when the waiting was over.
-        let waited_us = if flow.state.is_closed() { 0 } else { flow.state.timeout_us(&self.timeouts) };
+        let waited_us = if flow.state.is_closed() { 0 } else { flow.state.timeout_us(&self.settings.timeouts) };
         let ended_us = flow.last_us.saturating_add(waited_us).min(self.now_us);
         self.meter.close(&mut flow, close_type, ended_us, self.reports.peers());
         self.reports.closed(&mut flow, close_type);

@@ -1,6 +1,7 @@
 //! Each close type, status and time-out, by hand-built connections.
 
-use _core::flow::state::{CloseType, End, State, Timeouts};
+use _core::flow::settings::Timeouts;
+use _core::flow::state::{CloseType, End, State};
 use _core::packet::decode::{ACK, FIN, PSH, RST, SYN, TCP, Tcp, UDP};
 
 use crate::packets::{CLIENT, SERVER};

@@ -1,7 +1,8 @@
 //! Any packets in any order: no panic, and no more counted than there were packets.
 
 use _core::flow::perf::{Delay, Perf, Report};
-use _core::flow::state::{CloseType, End, State, Timeouts};
+use _core::flow::settings::Timeouts;
+use _core::flow::state::{CloseType, End, State};
 use _core::packet::decode::{ICMP, Packet, SYN, TCP, UDP};
 use proptest::prelude::*;
 

@@ -43,12 +43,15 @@ public class ActiveMq {
             producer.send(message);
             received += consumer.receive(10000) == null ? 0 : 1;
         }
-        // A second connection by the same name: the broker refuses it.
+        // A second connection by the same name: the broker refuses it, and closes. A client that sees the end first
+        // does not say why, so it asks again.
         String refused = "";
-        try {
-            factory.createConnection().start();
-        } catch (JMSException exception) {
-            refused = exception.getMessage();
+        for (int i = 0; i < 20 && !refused.contains("already connected"); i++) {
+            try {
+                factory.createConnection().start();
+            } catch (JMSException exception) {
+                refused = exception.getMessage();
+            }
         }
         connection.close();
         System.out.println("{\"received\": " + received + ", \"refused\": \"" + refused.replace('"', '\'') + "\"}");

@@ -1,17 +1,26 @@
 //! Classic BPF programs for packet sockets (Documentation/networking/filter.rst): what the kernel hands over at all.
 //!
 //! A filter is a condition over the outermost IP packet, compiled from its end to its beginning, so that every jump
-//! knows where it goes.
+//! knows where it goes. A program of the user's, compiled elsewhere, may stand before it.
 
 use std::net::IpAddr;
 
+use serde::Deserialize;
+
 /// As the kernel takes it (`struct sock_filter`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "(u16, u8, u8, u32)")]
 pub struct Instruction {
     pub code: u16,
     pub jt: u8,
     pub jf: u8,
     pub k: u32,
+}
+
+impl From<(u16, u8, u8, u32)> for Instruction {
+    fn from((code, jt, jf, k): (u16, u8, u8, u32)) -> Self {
+        Self { code, jt, jf, k }
+    }
 }
 
 const fn plain(code: u32, k: u32) -> Instruction {
@@ -53,6 +62,7 @@ const NETWORK: u32 = libc::SKF_NET_OFF.cast_unsigned();
 const ETHER_IPV4: u32 = 0x0800;
 const ETHER_IPV6: u32 = 0x86dd;
 const ETHER_VLAN: [u32; 3] = [0x8100, 0x88a8, 0x9100];
+const ARPHRD_ETHER: u32 = 1;
 const ARPHRD_LOOPBACK: u32 = 772;
 
 /// Scratch memory: what conditions read.
@@ -307,11 +317,17 @@ impl Backwards {
 }
 
 /// The program that takes the first `snap` bytes of IPv4 and IPv6 packets which meet the condition, also of those whose
-/// VLAN tags (one or two) are still in the frame. Of a loopback it takes what comes in, not the same going out.
+/// VLAN tags (one or two) are still in the frame. Of a loopback it takes what comes in, not the same going out. Where
+/// there is an `extra` program, it has to take the packet too.
 ///
 /// # Errors
-/// A sentence when the program is longer than the kernel takes.
-pub fn program(interfaces: Option<&[u32]>, condition: &Condition, snap: u32) -> Result<Vec<Instruction>, String> {
+/// A sentence when the program is longer than the kernel takes, or the extra one ends in a way that is none.
+pub fn program(
+    interfaces: Option<&[u32]>,
+    condition: &Condition,
+    extra: Option<&Extra>,
+    snap: u32,
+) -> Result<Vec<Instruction>, String> {
     let mut program = Backwards { code: Vec::new(), words: condition.address_words() };
     let reject = program.put(RETURN, 0);
     let accept = program.put(RETURN, snap);
@@ -336,11 +352,50 @@ pub fn program(interfaces: Option<&[u32]>, condition: &Condition, snap: u32) -> 
     program.branch(EQUAL, ARPHRD_LOOPBACK, both_ways, begin);
     program.put(LOAD_WORD, HARDWARE);
     program.code.reverse();
-    match program.code.len() {
-        ..=MAX_INSTRUCTIONS => Ok(program.code),
+    let code = match extra {
+        Some(extra) => extra.before(program.code)?,
+        None => program.code,
+    };
+    match code.len() {
+        ..=MAX_INSTRUCTIONS => Ok(code),
         more => Err(format!(
             "The packet filter has {more} instructions and the kernel takes {MAX_INSTRUCTIONS}; name fewer ports or \
              put them together as ranges."
         )),
+    }
+}
+
+/// An expression of the user's as libpcap compiled it, for frames that begin with an Ethernet header and for those that
+/// begin with that of IP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extra {
+    ethernet: Vec<Instruction>,
+    raw: Vec<Instruction>,
+}
+
+impl Extra {
+    /// One program: what this one takes goes on to `own`.
+    fn before(&self, own: Vec<Instruction>) -> Result<Vec<Instruction>, String> {
+        let mut code = vec![
+            plain(LOAD_WORD, HARDWARE),
+            Instruction { code: EQUAL as u16, jt: 2, jf: 0, k: ARPHRD_ETHER },
+            Instruction { code: EQUAL as u16, jt: 1, jf: 0, k: ARPHRD_LOOPBACK },
+            plain(JUMP, self.ethernet.len() as u32),
+        ];
+        let end = code.len() + self.ethernet.len() + self.raw.len();
+        for instruction in self.ethernet.iter().chain(&self.raw) {
+            let returns = u32::from(instruction.code) & 0x07 == libc::BPF_RET;
+            code.push(match instruction {
+                Instruction { k, .. } if returns && u32::from(instruction.code) == RETURN => match k {
+                    0 => *instruction,
+                    _ => plain(JUMP, (end - code.len() - 1) as u32),
+                },
+                _ if returns => return Err("The extra packet filter returns what no filter returns.".to_string()),
+                _ => *instruction,
+            });
+        }
+        code.extend(own);
+        Ok(code)
     }
 }

@@ -331,7 +331,7 @@ impl Scanner {
             let nics = &wanted[key];
             let interfaces: Vec<u32> = nics.iter().map(|(index, _)| index.cast_unsigned()).collect();
             let only = (key.1 == 0).then_some(interfaces.as_slice());
-            let filter = match filter::program(only, &condition, self.config.max_packet_bytes) {
+            let filter = match filter::program(only, &condition, self.config.extra(), self.config.max_packet_bytes) {
                 Ok(filter) => filter,
                 Err(problem) => {
                     status.problems.push(problem);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use regex_lite::Regex;
 use serde::Deserialize;
 
-use super::filter::{self, Condition, End};
+use super::filter::{self, Condition, End, Extra};
 
 /// The agent's own ends that the filter names at most.
 const MAX_OWN_ENDS: usize = 128;
@@ -29,6 +29,8 @@ pub struct PacketConfig {
     pub inner_interface_regex: String,
     /// Everything on the chosen interfaces, also the agent's own traffic.
     pub bpf_filter_disabled: bool,
+    /// What has to take a packet too.
+    pub extra_filter: Option<Extra>,
     pub ports_blacklist: Vec<u16>,
     pub ports_whitelist: Vec<u16>,
     /// The server that the agent speaks to.
@@ -55,6 +57,7 @@ impl Default for PacketConfig {
             inner_interface_capture_enabled: false,
             inner_interface_regex: r"^eth\d+$".to_string(),
             bpf_filter_disabled: false,
+            extra_filter: None,
             ports_blacklist: Vec::new(),
             ports_whitelist: Vec::new(),
             own: Vec::new(),
@@ -98,6 +101,10 @@ impl PacketConfig {
             return Err(format!("`packets.max_packet_bytes` is {}; allowed is 128 to 65535.", self.max_packet_bytes));
         }
         Ok(())
+    }
+
+    pub(super) fn extra(&self) -> Option<&Extra> {
+        self.extra_filter.as_ref().filter(|_| !self.bpf_filter_disabled)
     }
 
     /// What is not own traffic and has no port that is not wanted. `own_addresses`: of this host.
