@@ -46,6 +46,12 @@ def seen(spans: list[dict[str, Any]], root: dict[str, Any]) -> Tree:
     return (root["tap_side"], root["auto_service"], name, label, tuple(seen(spans, one) for one in children))
 
 
+def lines(tree: Tree, depth: int = 0) -> list[str]:
+    """A line a span, so that a difference can be read."""
+    *names, children = tree
+    return [" " * depth + " ".join(names), *(line for child in children for line in lines(child, depth + 1))]
+
+
 def tracing(client: httpx.Client, row: str) -> list[dict[str, Any]]:
     now = int(time.time())
     wanted = {"_id": row, "TIME_START": now - 600, "TIME_END": now + 1}
@@ -71,7 +77,7 @@ def assert_tree(spans: list[dict[str, Any]], rows: set[str], truth: Tree, word: 
     assert len(roots) == 1, f"{word}: {len(roots)} roots"
     held = [row for one in spans for row in one["_ids"]]
     assert len(held) == len(rows) and set(held) == rows, f"{word}: a foreign span, or one is missing"
-    assert seen(spans, roots[0]) == truth
+    assert lines(seen(spans, roots[0])) == lines(truth), word
     by_id = {one["deepflow_span_id"]: one for one in spans}
     for one in spans:
         if one is roots[0]:

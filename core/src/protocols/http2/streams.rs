@@ -57,6 +57,8 @@ pub struct Streams {
     open: BTreeMap<u32, Stream>,
     /// Streams that the client gave up before their response.
     given_up: VecDeque<u32>,
+    /// Streams that ended before all of their response had come: what is still under way of it is no response.
+    cut_off: VecDeque<u32>,
     /// Highest stream that the client opened.
     newest: u32,
 }
@@ -89,6 +91,9 @@ impl Streams {
             return None;
         }
         let known = self.open.contains_key(&id);
+        if !known && self.cut_off.contains(&id) {
+            return None;
+        }
         if head.code.is_none() {
             return self.trailers(id, ends, known, head);
         }
@@ -111,7 +116,7 @@ impl Streams {
             if !said && call != Call::None {
                 blame(&mut message, Role::Client, code);
             }
-            self.open.remove(&id);
+            self.cut_off(id);
             return Some(message);
         }
         if ends || said || call == Call::None {
@@ -174,7 +179,7 @@ impl Streams {
             }
             return None;
         }
-        let stream = self.open.remove(&id)?;
+        let stream = self.cut_off(id)?;
         let waits = stream.waits;
         let call = stream.call;
         let mut message = match stream.complete(None) {
@@ -196,8 +201,16 @@ impl Streams {
         let mut message = unanswered(id, stream.call);
         blame(&mut message, Role::Client, code);
         message.began = Some(at);
-        self.open.remove(&id);
+        self.cut_off(id);
         Some(message)
+    }
+
+    fn cut_off(&mut self, id: u32) -> Option<Stream> {
+        self.cut_off.push_back(id);
+        if self.cut_off.len() > MAX_OPEN {
+            self.cut_off.pop_front();
+        }
+        self.open.remove(&id)
     }
 
     /// A request that the client gave up so long before `now_us` that no response is under way.
