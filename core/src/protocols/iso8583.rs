@@ -66,6 +66,15 @@ impl Prefix {
 struct Dialect {
     prefix: Prefix,
     encoding: Encoding,
+    /// A message had binary data: before, nothing says how it is written.
+    data_seen: bool,
+}
+
+impl Dialect {
+    fn allows(&self, encoding: Encoding) -> bool {
+        let same_data = !self.data_seen || self.encoding.hex_data == encoding.hex_data;
+        same_data && self.encoding.packed == encoding.packed && self.encoding.hex_bitmap == encoding.hex_bitmap
+    }
 }
 
 struct Iso8583 {
@@ -110,10 +119,11 @@ fn look(bytes: &[u8], known: Option<Dialect>) -> Look {
             continue;
         };
         let body = without_header(body);
-        let encodings = ENCODINGS.into_iter().filter(|encoding| known.is_none_or(|known| known.encoding == *encoding));
+        let encodings = ENCODINGS.into_iter().filter(|encoding| known.is_none_or(|known| known.allows(*encoding)));
         for encoding in encodings {
             if let Some(elements) = read(body, encoding) {
-                return Look::Is(elements, Dialect { prefix, encoding }, total);
+                let data_seen = elements.binary || known.is_some_and(|known| known.data_seen);
+                return Look::Is(elements, Dialect { prefix, encoding, data_seen }, total);
             }
         }
     }

@@ -93,6 +93,8 @@ pub struct Elements {
     pub shown: Vec<(u8, String)>,
     /// Elements that are there and never shown.
     pub hidden: Vec<u8>,
+    /// Some are binary data.
+    pub binary: bool,
 }
 
 impl Elements {
@@ -116,13 +118,14 @@ pub fn read(body: &[u8], encoding: Encoding) -> Option<Elements> {
     if map[0] & 0x80 != 0 {
         map.get_mut(8..)?.copy_from_slice(&cursor.bitmap()?);
     }
-    let mut elements = Elements { mti, shown: Vec::new(), hidden: Vec::new() };
+    let mut elements = Elements { mti, shown: Vec::new(), hidden: Vec::new(), binary: false };
     for number in 2..=128u8 {
         let bit = usize::from(number - 1);
         if map.get(bit / 8)? & (0x80 >> (bit % 8)) == 0 {
             continue;
         }
         let value = cursor.element(number)?;
+        elements.binary |= matches!(element(number), Some((Bytes, _)));
         if SHOWN.contains(&number) {
             elements.shown.push((number, value));
         } else {
