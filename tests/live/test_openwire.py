@@ -44,6 +44,8 @@ def test_messages(seen: Observed, options: str) -> None:
         lost = [row for row in rows if row["type"] != 2]
         assert [(row["request_type"], row["response_status"]) for row in lost] == [("ConnectionInfo", 5)] * (tries - 1)
         refused = [row for row in rows if row["response_status"] == 3]
-        assert [(row["request_type"], row["response_exception"]) for row in refused] == [("ConnectionInfo", said["refused"])]
+        assert [(row["request_type"], row["response_exception"]) for row in refused] == [
+            ("ConnectionInfo", said["refused"])
+        ]
         assert {row["version"] for row in rows} == {"12"}
     assert not seen.others(OPENWIRE)
