@@ -25,9 +25,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from web import nginx
+
 ROOT = Path(__file__).parents[1]
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
-INTERFACE, LOOPBACK = "eth0", "lo"
+#: The two ends of the cable; the server's is captured.
+CLIENT_END, INTERFACE, LOOPBACK = "eth0", "eth1", "lo"
 MODES = ("off", "packets", "hooks")
 
 
@@ -66,11 +69,12 @@ class Pair:
         for name in self.names:
             self._ip("netns", "add", name)
         first, second = self.names
-        ends = ("netns", first, "type", "veth", "peer", "name", INTERFACE, "netns", second)
-        self._ip("link", "add", INTERFACE, *ends)
-        for name, address in zip(self.names, (CLIENT, SERVER), strict=True):
-            self._ip("-n", name, "addr", "add", f"{address}/24", "dev", INTERFACE)
-            for interface in ("lo", INTERFACE):
+        self._ends = dict(zip(self.names, (CLIENT_END, INTERFACE), strict=True))
+        peer = ("netns", first, "type", "veth", "peer", "name", INTERFACE, "netns", second)
+        self._ip("link", "add", CLIENT_END, *peer)
+        for (name, end), address in zip(self._ends.items(), (CLIENT, SERVER), strict=True):
+            self._ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
+            for interface in (LOOPBACK, end):
                 self._ip("-n", name, "link", "set", interface, "up")
         return self
 
@@ -84,8 +88,8 @@ class Pair:
 
     def offload(self, on: bool) -> None:
         """Whether frames may be larger than the MTU, as they are between namespaces."""
-        for name in self.names:
-            self._ip("-n", name, "link", "set", INTERFACE, "gso_max_segs", "65535" if on else "1")
+        for name, end in self._ends.items():
+            self._ip("-n", name, "link", "set", end, "gso_max_segs", "65535" if on else "1")
 
     def inside(self, end: int, *command: str) -> list[str]:
         """A command line for the client's (0) or the server's (1) namespace."""
@@ -112,7 +116,8 @@ def observer(pair: Pair, mode: str, result: dict[str, Any], interface: str = INT
         return
     expression = f"^{interface}$"
     packets = {"inner_interface_capture_enabled": True, "inner_interface_regex": expression, "loopback": True}
-    config = {"packets": packets, "ebpf_disabled": mode == "packets", "netns": pair.server_inode}
+    # Rows a second as the agent has it by default.
+    config = {"packets": packets, "ebpf_disabled": mode == "packets", "netns": pair.server_inode, "l7_throttle": 10_000}
     command = [sys.executable, __file__, "--observe", json.dumps(config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -175,27 +180,6 @@ def cost(pair: Pair, seconds: int, load: Callable[[], object], interface: str = 
     }
 
 
-@contextmanager
-def nginx(pair: Pair, directory: Path) -> Iterator[None]:
-    """An nginx with one worker in the server's namespace that answers a short text."""
-    (directory / "logs").mkdir()
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = " ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds)
-    config = directory / "nginx.conf"
-    config.write_text(
-        f"worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log;\n"
-        f"events {{ worker_connections 512; }}\nhttp {{ access_log off; keepalive_requests 1000000; {temporary}\n"
-        " server { listen 80; location / { return 200 'a short answer\\n'; } } }\n"
-    )
-    command = pair.inside(1, "nginx", "-p", str(directory), "-c", str(config))
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            time.sleep(1)
-            yield
-        finally:
-            process.terminate()
-
-
 def http(pair: Pair, seconds: int, interface: str) -> dict[str, Any]:
     """wrk against nginx, from the other end of the cable or over the loopback: every packet belongs to a request."""
     end, address = (1, "127.0.0.1") if interface == LOOPBACK else (0, SERVER)
@@ -226,7 +210,7 @@ def measure(rounds: int, seconds: int) -> dict[str, Any]:
         result["iperf3_frames_of_1500"] = throughput(pair, rounds, seconds)
         small = ("-u", "-b", "0", "-l", "64", "-t", str(seconds))
         result["udp_of_64_bytes"] = cost(pair, seconds, lambda: iperf(pair, *small))
-        with nginx(pair, directory):
+        with nginx(directory, "80", inside=pair.inside(1)):
             result["http_on_veth"] = http(pair, seconds, INTERFACE)
             result["http_on_loopback"] = http(pair, seconds, LOOPBACK)
     return result

@@ -1,5 +1,6 @@
 """nginx under wrk: requests a second with the agent off, with its kernel part alone, and with the whole agent.
 
+Two sites (web.py), a figure each: the shortest answer, and a file with an access log.
 Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs; client and server share the machine's cores
 with the agent. `kernel` and `agent` observe both ends of each request, as on a machine that has both; `kernel_server`
 and `agent_server` leave wrk out, as where the clients are on other machines. The agent sends to a sink that discards,
@@ -25,6 +26,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from web import SITES, nginx
 
 ROOT = Path(__file__).parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -64,37 +67,6 @@ def resident_mib(pid: int) -> float:
     """Resident memory of a process, MiB."""
     match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(match.group(1)) / 1024 if match else 0.0
-
-
-@contextmanager
-def nginx(directory: Path, port: int) -> Iterator[None]:
-    """An nginx with one worker that answers a short text."""
-    (directory / "logs").mkdir()
-    config = directory / "nginx.conf"
-    config.write_text(
-        f"worker_processes 1; daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log;\n"
-        "events { worker_connections 512; }\n"
-        f"http {{ access_log off; keepalive_requests 1000000;"
-        f" client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;"
-        f" fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n"
-        f" server {{ listen 127.0.0.1:{port}; location / {{ return 200 'a short answer\\n'; }} }} }}\n"
-    )
-    with subprocess.Popen(["nginx", "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL) as process:
-        try:
-            await_port(port)
-            yield
-        finally:
-            process.terminate()
-
-
-def await_port(port: int) -> None:
-    """Wait until something listens."""
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"nothing listens on port {port}")
 
 
 class Wrk:
@@ -153,8 +125,8 @@ def example(name: str) -> Path:
     raise RuntimeError(f"cargo built no example {name}")
 
 
-def measure(rounds: int, seconds: int) -> dict[str, object]:
-    """Interleaved rounds; medians and the medians of the ratios inside each round."""
+def measure(site: str, rounds: int, seconds: int) -> dict[str, object]:
+    """Interleaved rounds of one site; medians and the medians of the ratios inside each round."""
     program = example("capture_only")
     directory = Path(tempfile.mkdtemp(prefix="deepflow-bench-"))
     port = free_port()
@@ -166,7 +138,7 @@ def measure(rounds: int, seconds: int) -> dict[str, object]:
     rest: list[float] = []
     load: list[float] = []
     try:
-        with nginx(directory, port):
+        with nginx(directory, f"127.0.0.1:{port}", site):
             Wrk(port, 1).run()
             for _ in range(rounds):
                 for mode in modes:
@@ -208,4 +180,4 @@ if __name__ == "__main__":
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     given = arguments.parse_args()
-    print(json.dumps(measure(given.rounds, given.seconds)))
+    print(json.dumps({site: measure(site, given.rounds, given.seconds) for site in SITES}))

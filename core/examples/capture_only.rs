@@ -16,7 +16,11 @@ impl EventSink for Discard {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut config = CaptureConfig { ignored_pids: vec![std::process::id()], ..CaptureConfig::default() };
+    let mut config = CaptureConfig {
+        ring_bytes: 32 << 20, // the agent's
+        ignored_pids: vec![std::process::id()],
+        ..CaptureConfig::default()
+    };
     for pid in std::env::args().skip(1) {
         config.ignored_pids.push(pid.parse()?);
     }

@@ -16,6 +16,8 @@ const ROUNDS: usize = 9;
 const CALLS: u32 = 20_000;
 const STRETCHES: u32 = 100;
 const MESSAGE: usize = 256;
+/// Of 800 calls each: about 40 ms, the agent's longest interval.
+const STRETCHES_A_POLL: u32 = 20;
 
 #[derive(Default)]
 struct Count(u64);
@@ -29,18 +31,32 @@ impl EventSink for Count {
 }
 
 /// The best of many short stretches: a stretch of about a millisecond is often left alone by the scheduler, even on a
-/// busy machine.
-fn per_call(calls: u32, mut call: impl FnMut()) -> f64 {
+/// busy machine. `rest` is called after so many stretches as the agent reads the rings in.
+fn per_call(calls: u32, mut call: impl FnMut(), mut rest: impl FnMut()) -> f64 {
     let stretch = calls / STRETCHES;
     let mut best = f64::INFINITY;
-    for _ in 0..STRETCHES {
+    for number in 1..=STRETCHES {
         let begin = Instant::now();
         for _ in 0..stretch {
             call();
         }
         best = best.min(begin.elapsed().as_nanos() as f64 / f64::from(stretch));
+        if number % STRETCHES_A_POLL == 0 {
+            rest();
+        }
     }
     best
+}
+
+/// Reads the rings until they are empty; the time that a record took, ns.
+fn read(capture: &mut Capture) -> f64 {
+    let (begin, mut sink, mut records) = (Instant::now(), Count::default(), 0);
+    loop {
+        match capture.poll(&mut sink) {
+            0 => return begin.elapsed().as_nanos() as f64 / records.max(1) as f64,
+            more => records += more,
+        }
+    }
 }
 
 fn main() {
@@ -63,41 +79,34 @@ fn main() {
         for (mode, hook) in modes.into_iter().enumerate() {
             let mut capture = hook.map(|hook| {
                 let config =
-                    CaptureConfig { hook, ring_bytes: 256 << 20, ignored_pids: vec![1], ..CaptureConfig::default() };
+                    CaptureConfig { hook, ring_bytes: 32 << 20, ignored_pids: vec![1], ..CaptureConfig::default() };
                 Capture::start(&config).unwrap_or_else(|error| panic!("{error}")).0
             });
+            let mut rest = || {
+                if let Some(capture) = &mut capture {
+                    poll_ns = poll_ns.min(read(capture));
+                }
+            };
             // A message each way, so that every call carries its payload.
-            let tcp = per_call(CALLS, || {
+            let exchange = || {
                 client.write_all(&message).expect("a write");
                 server.read_exact(&mut buffer).expect("a read");
                 server.write_all(&message).expect("a write");
                 client.read_exact(&mut buffer).expect("a read");
-            }) / 4.0;
+            };
+            let tcp = per_call(CALLS, exchange, &mut rest) / 4.0;
             // SAFETY: no memory is involved.
-            let getppid = per_call(CALLS * 10, || unsafe {
-                libc::syscall(libc::SYS_getppid);
-            });
+            let parent = || _ = unsafe { libc::syscall(libc::SYS_getppid) };
+            let getppid = per_call(CALLS * 10, parent, || {});
             // SAFETY: the byte lives through the call.
-            let write = per_call(CALLS * 10, || unsafe {
-                libc::write(null.as_raw_fd(), message.as_ptr().cast(), 1);
-            });
+            let byte = || _ = unsafe { libc::write(null.as_raw_fd(), message.as_ptr().cast(), 1) };
+            let write = per_call(CALLS * 10, byte, || {});
             for (slot, value) in best[mode].iter_mut().zip([tcp, getppid, write]) {
                 *slot = slot.min(value);
             }
-            if let Some(capture) = &mut capture {
-                let mut sink = Count::default();
-                let begin = Instant::now();
-                let mut records = 0;
-                loop {
-                    let read = capture.poll(&mut sink);
-                    if read == 0 {
-                        break;
-                    }
-                    records += read;
-                }
+            if let Some(capture) = capture {
                 let counters = capture.counters();
-                assert!(counters.dropped == 0 && records > 0, "{counters:?}");
-                poll_ns = poll_ns.min(begin.elapsed().as_nanos() as f64 / records as f64);
+                assert!(counters.dropped == 0 && counters.records > 0, "{counters:?}");
             }
         }
     }

@@ -111,6 +111,50 @@ fn a_ring_that_goes_round_gives_every_record_once() {
 }
 
 #[test]
+fn a_ring_that_is_read_while_it_is_written_gives_every_record_once() {
+    const MESSAGES: u32 = 40_000;
+    with_each_hook(|config| {
+        let (mut client, mut server) = pair("127.0.0.1");
+        let from = client.local_addr().unwrap();
+        let ports_whitelist = vec![server.local_addr().unwrap().port()];
+        let config = CaptureConfig { ring_bytes: 2 << 20, ports_whitelist, ..config };
+        let (mut capture, _) = start(&config);
+        let writer = std::thread::spawn(move || {
+            for number in 0..MESSAGES {
+                // Answered, so that each is a run of its own.
+                let length = 4 + number as usize % 600;
+                let mut message = vec![0; length];
+                message[..4].copy_from_slice(&number.to_le_bytes());
+                client.write_all(&message).unwrap();
+                server.read_exact(&mut message).unwrap();
+                server.write_all(b"!").unwrap();
+                client.read_exact(&mut [0; 1]).unwrap();
+            }
+        });
+        let mut seen = Seen::default();
+        let mut last = false;
+        loop {
+            while capture.poll(&mut seen) > 0 {}
+            if last {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_micros(300));
+            last = writer.is_finished();
+        }
+        writer.join().unwrap();
+        let counters = capture.counters();
+        let numbers: Vec<u32> = seen
+            .at(Direction::Egress, from)
+            .iter()
+            .map(|piece| u32::from_le_bytes(piece.payload[..4].try_into().unwrap()))
+            .collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{:?}", config.hook);
+        let lost = u64::from(MESSAGES) - numbers.len() as u64;
+        assert!(lost <= counters.dropped && counters.malformed == 0, "{lost} {counters:?}");
+    });
+}
+
+#[test]
 fn filters_hold_in_the_kernel() {
     with_each_hook(|config| {
         let me = std::process::id();
