@@ -38,8 +38,11 @@ def observe(config: str) -> None:
     """Run the core until the standard input ends; print its counters and its CPU time."""
     sys.path.insert(0, str(ROOT))
     from deepflow import _core  # noqa: PLC0415
+    from deepflow.agent.settings import AgentSettings  # noqa: PLC0415
 
-    agent = _core.Agent(config)
+    # Rows a second as the agent has it by default.
+    throttle = AgentSettings().outputs.flow_log.throttles.l7_throttle
+    agent = _core.Agent(json.dumps(json.loads(config) | {"l7_throttle": throttle}))
     agent.start()
     rows = 0
     print("ready", flush=True)
@@ -116,8 +119,7 @@ def observer(pair: Pair, mode: str, result: dict[str, Any], interface: str = INT
         return
     expression = f"^{interface}$"
     packets = {"inner_interface_capture_enabled": True, "inner_interface_regex": expression, "loopback": True}
-    # Rows a second as the agent has it by default.
-    config = {"packets": packets, "ebpf_disabled": mode == "packets", "netns": pair.server_inode, "l7_throttle": 10_000}
+    config = {"packets": packets, "ebpf_disabled": mode == "packets", "netns": pair.server_inode}
     command = [sys.executable, __file__, "--observe", json.dumps(config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdin is not None and process.stdout is not None

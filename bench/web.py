@@ -43,7 +43,7 @@ def nginx(directory: Path, listen: str, site: str = "short_answer", inside: Sequ
                 time.sleep(0.05)
                 if (prefix / "nginx.pid").exists() or process.poll() is not None:
                     break
-            if process.poll() is not None:
+            if process.poll() is not None or not (prefix / "nginx.pid").exists():
                 raise RuntimeError(f"nginx does not start: {(prefix / 'error.log').read_text()}")
             yield
         finally:

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use _core::bpf::{Capture, CaptureConfig};
+use _core::engine::EngineConfig;
 use _core::event::{EventSink, ProcessChange, Segment, SocketChange};
 
 struct Discard;
@@ -17,7 +18,7 @@ impl EventSink for Discard {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = CaptureConfig {
-        ring_bytes: 32 << 20, // the agent's
+        ring_bytes: u32::try_from(EngineConfig::default().ring_bytes)?,
         ignored_pids: vec![std::process::id()],
         ..CaptureConfig::default()
     };

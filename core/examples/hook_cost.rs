@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use _core::bpf::{Capture, CaptureConfig, Hook};
+use _core::engine::EngineConfig;
 use _core::event::{EventSink, ProcessChange, Segment, SocketChange};
 
 const ROUNDS: usize = 9;
@@ -72,14 +73,14 @@ fn main() {
     client.set_nodelay(true).expect("TCP_NODELAY");
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
     let (message, mut buffer) = ([b'x'; MESSAGE], [0u8; MESSAGE]);
+    let ring_bytes = u32::try_from(EngineConfig::default().ring_bytes).expect("the agent's rings");
     let modes = [None, Some(Hook::SockLength), Some(Hook::SysEnter)];
     let mut best = [[f64::INFINITY; 3]; 3];
     let mut poll_ns = f64::INFINITY;
     for _ in 0..ROUNDS {
         for (mode, hook) in modes.into_iter().enumerate() {
             let mut capture = hook.map(|hook| {
-                let config =
-                    CaptureConfig { hook, ring_bytes: 32 << 20, ignored_pids: vec![1], ..CaptureConfig::default() };
+                let config = CaptureConfig { hook, ring_bytes, ignored_pids: vec![1], ..CaptureConfig::default() };
                 Capture::start(&config).unwrap_or_else(|error| panic!("{error}")).0
             });
             let mut rest = || {
