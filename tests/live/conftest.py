@@ -15,3 +15,4 @@ def seen(netns: str, tmp_path: Path) -> Iterator[Observed]:
     """An empty namespace, observed by the core; no server, no store."""
     with observed(netns, tmp_path) as one:
         yield one
+        print(one.compare_delays(), "calls waited for a server that was stopped,", len(one.holds.list), "stops")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from deepflow import _core
+from tests.live.holds import Holds
 
 #: Where scripts/setup.sh keeps what is no part of the checkout.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepflow"
@@ -46,6 +47,8 @@ class Observed:
         self._started: list[subprocess.Popen[bytes]] = []
         self._rows: list[dict[str, Any]] = []
         self._meters: list[dict[str, Any]] = []
+        #: When the servers stood still while a client ran.
+        self.holds = Holds(self.inside())
 
     def inside(self, *command: str | Path) -> list[str]:
         """The command line that runs a command in the namespace."""
@@ -97,17 +100,22 @@ class Observed:
             time.sleep(0.2)
 
     def run(self, *command: str | Path, seconds: float = 120, **environment: str) -> str:
-        """Run a client to its end; its standard output. A failure fails the test with what it said."""
-        done = subprocess.run(
-            self.inside(*command),
-            env=os.environ | environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        """Run a client to its end; its standard output. A failure fails the test with what it said.
+
+        Meanwhile the servers stand still a few times: `compare_delays`.
+        """
+        servers = [process.pid for process in self._started if process.poll() is None]
+        with self.holds.during(servers):
+            done = subprocess.run(
+                self.inside(*command),
+                env=os.environ | environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
         assert done.returncode == 0, f"{command}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
@@ -141,6 +149,11 @@ class Observed:
         """Rows of any other protocol: on a namespace that speaks one, there should be none."""
         self._drain(True)
         return [row for row in self._rows if row["l7_protocol"] != l7_protocol]
+
+    def compare_delays(self) -> int:
+        """Compare the delays of all rows with the times in which the servers stood; how many calls waited for that."""
+        self._drain(True)
+        return self.holds.compare(self._rows)
 
     def counters(self) -> dict[str, int]:
         """The core's counters."""

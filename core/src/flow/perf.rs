@@ -380,7 +380,7 @@ impl Perf {
         }
     }
 
-    /// `again`: the packet is a SYN that was counted as a retransmission.
+    /// `again`: the packet is a SYN that was counted as a retransmission; whatever its data, it counts once.
     fn data(&mut self, time_us: u64, side: usize, seq: u32, packet: &Packet<'_>, again: bool) {
         let rtt_us = self.handshake.rtt_us;
         let own = &mut self.sides[side];
@@ -390,7 +390,9 @@ impl Perf {
         match segment {
             Segment::New => self.turn(time_us, side, MAX_ART_TCP_US),
             Segment::Overtaken => {
-                count(&mut self.report().ooo[side], 1);
+                if !again {
+                    count(&mut self.report().ooo[side], 1);
+                }
                 self.turn(time_us, side, MAX_ART_TCP_US);
             }
             Segment::Repeated | Segment::Resent => {

@@ -78,6 +78,17 @@ fn a_syn_with_data_that_comes_again_is_one_retransmission() {
     assert_eq!((report.rtt_server, report.rtt, report.art), (once(50), once(80), once(100)));
 }
 
+/// Found at random: the SYN came again with data that a later segment had overtaken, and counted as both.
+#[test]
+fn a_syn_that_comes_again_with_overtaken_data_is_one_retransmission() {
+    let mut perf = Perf::new();
+    perf.packet(0, CLIENT, &tcp(SYN, C, 0, &[]));
+    perf.packet(1_000, CLIENT, &data(C + 6, 0, b"later"));
+    perf.packet(1_500, CLIENT, &tcp(SYN, C, 0, b"early"));
+    let report = perf.take();
+    assert_eq!((report.retrans, report.ooo, report.retrans_syn), ([1, 0], [0, 0], 1));
+}
+
 #[test]
 fn a_handshake_out_of_its_order_is_not_measured() {
     let mut perf = Perf::new();
