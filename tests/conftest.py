@@ -65,6 +65,8 @@ class Running:
     arguments: list[str]
     log: Path
     url: str
+    #: A command that runs the rest of its command line, such as one that gives it a host name of its own.
+    within: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class Running:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "deepflow.cli", *self.arguments]
+            command = [*self.within, sys.executable, "-m", "deepflow.cli", *self.arguments]
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def await_health(self, seconds: float = 60) -> None:
@@ -130,9 +132,9 @@ def deepflow_agent(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts `deepflow agent` for a server's address; needs root and eBPF."""
     started: list[Running] = []
 
-    def start(url: str, *arguments: str) -> Running:
+    def start(url: str, *arguments: str, within: tuple[str, ...] = ()) -> Running:
         words = ["agent", "--server", url, "--state-dir", str(tmp_path / f"agent{len(started)}"), *arguments]
-        started.append(Running(words, tmp_path / f"agent{len(started)}.log", url))
+        started.append(Running(words, tmp_path / f"agent{len(started)}.log", url, within))
         return started[-1]
 
     yield start

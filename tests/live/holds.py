@@ -22,11 +22,10 @@ from typing import Any
 #: A stop ends this long after a request waits in a socket of the server, s.
 _WAIT = 0.04
 #: It ends without one after this, s: the client may be the one that waits (for a greeting), or has yet to connect.
-_PATIENCE = (0.05, 0.3)
-#: After each stop with a request that waits, the server runs this long, s: a call at first, later many.
-_RUNS = (0.0, 0.0, 0.0, 0.001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-#: And after one without: it may be about to greet.
-_RUN_IDLE = 0.003
+_PATIENCE, _FIRST_PATIENCE = 0.05, 0.3
+#: Between two stops the server runs this long, s, and each time longer until it has read what waits.
+_RUN = 0.0002
+_LONGEST_RUN, _LONGEST_IDLE_RUN = 0.2, 0.01
 #: Stops of one client, at most.
 _STOPS = 40
 #: Clocks of the test and of the rows agree within, µs.
@@ -54,6 +53,12 @@ def _now_us() -> int:
 
 def _us(time: datetime) -> int:
     return (time - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """What a failed comparison needs of a row."""
+    names = "observation_point type request_type request_resource request_id client_port server_port response_duration"
+    return {name: row[name] for name in names.split()} | {"from": _us(row["start_time"]), "to": _us(row["end_time"])}
 
 
 def _family(pid: int) -> set[int]:
@@ -136,48 +141,54 @@ class Holds:
                 thread.join()
 
     def _run(self, roots: list[int], over: threading.Event) -> None:
-        waited, pids = 0, set(roots)
+        pids, run, waits = set(roots), _RUN, False
         for _ in range(_STOPS):
             pids = _stop(roots, pids)
-            from_us = _now_us()
-            deadline = time.monotonic() + _PATIENCE[waited == 0]
-            while not (waits := _request_waits(self._inside)) and not over.is_set() and time.monotonic() < deadline:
+            from_us, waited = _now_us(), waits
+            deadline = time.monotonic() + (_PATIENCE if waited else _FIRST_PATIENCE)
+            still = waits = _request_waits(self._inside)
+            while not waits and not over.is_set() and time.monotonic() < deadline:
                 time.sleep(0.01)
+                waits = _request_waits(self._inside)
             if waits:
                 time.sleep(_WAIT)
             self.list.append(Hold(from_us, _now_us(), frozenset(pids)))
             _send(pids, signal.SIGCONT)
-            if over.wait(_RUNS[waited] if waits else _RUN_IDLE):
-                return
-            waited += waits
-            if waited == len(_RUNS):
+            # The server has read what waited before, if something else had to come first.
+            run = _RUN if waits and not still else min(2 * run, _LONGEST_RUN if waits else _LONGEST_IDLE_RUN)
+            if over.wait(run):
                 return
 
-    def compare(self, rows: list[dict[str, Any]]) -> int:
-        """Compare the delays of all rows of a test with the stops; how many calls waited for a server that stood."""
-        ports, waited = set(), 0
+    def compare(self, rows: list[dict[str, Any]]) -> tuple[int, int]:
+        """Compare the delays of all rows of a test with the stops.
+
+        Returns how many calls of clients have a delay, and how many of them waited for a server that stood.
+        """
+        ports, measured, waited = set(), 0, 0
         for row in rows:
             times = [_us(row["start_time"]), _us(row["end_time"])]
             if row["type"] == _SESSION:
-                assert row["response_duration"] == times[1] - times[0], row
+                assert row["response_duration"] == times[1] - times[0], _shown(row)
             if row["observation_point"] != "s-p":
                 continue
             for hold in self.list:
                 if row["process_id_1"] in hold.pids:
                     ports.add(row["server_port"])
                     still = [hold.holds(at) for at in (times if row["type"] == _SESSION else times[:1])]
-                    assert not any(still), f"a server that stood still is said to have spoken: {hold} {row}"
+                    assert not any(still), f"a server that stood still is said to have spoken: {hold} {_shown(row)}"
         for row in rows:
-            if row["observation_point"] != "c-p" or row["type"] != _SESSION or row["server_port"] not in ports:
+            answered = row["type"] == _SESSION and row["captured_response_byte"] > 0 and not row["is_reversed"]
+            if row["observation_point"] != "c-p" or not answered or row["server_port"] not in ports:
                 continue
             start_us, end_us = _us(row["start_time"]), _us(row["end_time"])
             if any(row["process_id_0"] in hold.pids for hold in self.list):
                 continue
             ran = any(from_us - _SLACK_US <= start_us <= end_us <= to_us + _SLACK_US for from_us, to_us in self.runs)
-            assert ran, f"a call before or after its client: {self.runs} {row}"
+            measured += end_us > start_us
+            assert ran, f"a call before or after its client: {self.runs} {_shown(row)}"
             for hold in self.list:
                 answered_later = end_us >= hold.to_us - _SLACK_US
                 if hold.holds(start_us):
-                    assert answered_later, f"answered while the server stood: {hold} {row}"
+                    assert answered_later, f"answered while the server stood: {hold} {_shown(row)}"
                 waited += answered_later and start_us < hold.to_us - _SLACK_US
-        return waited
+        return measured, waited

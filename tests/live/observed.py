@@ -150,8 +150,8 @@ class Observed:
         self._drain(True)
         return [row for row in self._rows if row["l7_protocol"] != l7_protocol]
 
-    def compare_delays(self) -> int:
-        """Compare the delays of all rows with the times in which the servers stood; how many calls waited for that."""
+    def compare_delays(self) -> tuple[int, int]:
+        """Compare the delays of all rows with the times in which the servers stood: `Holds.compare`."""
         self._drain(True)
         return self.holds.compare(self._rows)
 

@@ -74,7 +74,7 @@ def test_compressed_protocol(server: Observed) -> None:
     statements = (
         "create database shop",
         "create table shop.t (i int, s text)",
-        *(f"insert into shop.t values ({i}, repeat('secret', 100))" for i in range(10)),
+        *(f"insert into shop.t values ({i}, repeat('secret', 100))" for i in range(40)),
         "select * from shop.t",
         "select * from shop.nowhere",
     )

@@ -27,9 +27,11 @@ async def main():
     for number in range(20):
         await connection.publish("shop.order.new", b"private" * 20 * number, headers=HEADERS)
         await came.get()
+        await connection.flush()
     for number in range(20):
         await connection.publish("shop.order.old", b"private" * 200 * number)
         await came.get()
+        await connection.flush()
     await connection.request("price", b"private", timeout=30)
     try:
         await connection.request("nobody.home", b"private", timeout=30)

@@ -85,8 +85,7 @@ def test_a_row_a_connection(seen: Observed) -> None:
     key, chain = str(seen.folder / "key.pem"), str(seen.folder / "chain.pem")
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=shop.test"
     subprocess.run([*words.split(), "-keyout", key, "-out", chain], check=True, capture_output=True)
-    seen.start(LIVE_PYTHON, "-c", SERVER, chain, key)
-    # A datagram to a server that does not listen yet is repeated.
+    seen.await_output(seen.start(LIVE_PYTHON, "-c", SERVER, chain, key), "ready")
     assert seen.python(CLIENT) == [15_000] * 5
     for point in ("c-p", "s-p"):
         rows = seen.rows(QUIC, point)

@@ -34,7 +34,9 @@ def test_calls(seen: Observed, transport: str, protocol: int) -> None:
     common = ["-t", transport, "-i", "127.0.0.1", "-nostdin"]
     # Nothing listens on UDP: a call that comes too early is repeated.
     seen.start("sipp", "-sn", "uas", "-p", "15060", *common, port=15060 if protocol == 6 else 0)
-    seen.run("sipp", "-sn", "uac", "127.0.0.1:15060", "-p", "15071", "-m", "5", "-r", "5", *common, seconds=60)
+    seen.run(
+        "sipp", "-sn", "uac", "127.0.0.1:15060", "-p", "15071", "-m", "5", "-r", "5", "-l", "1", *common, seconds=60
+    )
     for point in ("c-p", "s-p"):
         rows = seen.rows(SIP, point)
         count = {name: sum(row["request_type"] == name for row in rows) for name in ("INVITE", "ACK", "BYE")}

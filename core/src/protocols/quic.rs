@@ -14,19 +14,19 @@ pub const PROTOCOL: Protocol = Protocol {
     name: "QUIC",
     pairing: Pairing::Fifo,
     transports: &[17],
-    timeout_s: 0,
+    timeout_s: 15,
     check,
     parser: |settings| Box::new(Quic::new(settings)),
-    doc: "QUIC 1 and 2 (and drafts from 29): one row a connection, from the ClientHello in the client's first packets. The \
-          domain is the server name that the client asks for; the protocols that it offers are an attribute. All else is \
-          encrypted and not looked at, HTTP/3 included.",
+    doc: "QUIC 1 and 2 (and drafts from 29): one row a connection, from the ClientHello in the client's first packets to the \
+          server's first answer to it (a Retry is none). The domain is the server name that the client asks for; the \
+          protocols that it offers are an attribute. All else is encrypted and not looked at, HTTP/3 included.",
 };
 
 /// A ClientHello that is longer is read as far as this.
 const MAX_HELLO: usize = 16 * 1024;
 /// Pieces of a ClientHello that came out of order.
 const MAX_PIECES: usize = 64;
-/// Packets of one datagram, and datagrams until a connection is let be.
+/// Packets of one datagram, and datagrams of a side until a connection is let be.
 const MAX_PACKETS: usize = 8;
 const MAX_DATAGRAMS: u32 = 16;
 const CLIENT_HELLO: u8 = 1;
@@ -41,8 +41,16 @@ struct Quic {
     version: Option<Version>,
     began: Origin,
     at: Origin,
+    /// Datagrams of the client until the hello was whole, then those of the server until it answered.
     datagrams: u32,
-    done: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Hello,
+    Answer,
+    Done,
 }
 
 impl Quic {
@@ -56,15 +64,33 @@ impl Quic {
             began: Origin::default(),
             at: Origin::default(),
             datagrams: 0,
-            done: false,
+            stage: Stage::Hello,
         }
     }
 
     fn datagram(&mut self, role: Role, window: &[u8], missing: u64) -> Step {
         let all = (window.len() as u64).saturating_add(missing);
-        if self.done || role == Role::Server {
-            return Step::Skip(all);
+        match (self.stage, role) {
+            (Stage::Hello, Role::Client) => self.client_hello(window, all),
+            (Stage::Answer, Role::Server) => self.answer(window, all),
+            _ => Step::Skip(all),
         }
+    }
+
+    fn answer(&mut self, window: &[u8], all: u64) -> Step {
+        self.datagrams += 1;
+        let answers = packets(window).next().is_some();
+        if answers || self.datagrams >= MAX_DATAGRAMS {
+            self.stage = Stage::Done;
+        }
+        if answers {
+            Step::Message { consumed: all, message: Box::new(Message { kind: Kind::Response, ..Message::default() }) }
+        } else {
+            Step::Skip(all)
+        }
+    }
+
+    fn client_hello(&mut self, window: &[u8], all: u64) -> Step {
         self.datagrams += 1;
         let mut cut = false;
         for packet in packets(window).filter(|packet| packet.is_initial) {
@@ -86,9 +112,16 @@ impl Quic {
             self.hello.get(1..4).map(|length| 4 + length.iter().fold(0, |l, &byte| l << 8 | usize::from(byte)));
         let here = self.here();
         let complete = here >= 4 && length.is_some_and(|length| here >= length.min(MAX_HELLO));
-        self.done = complete || (cut && here > 0) || self.datagrams >= MAX_DATAGRAMS;
-        match self.version.filter(|_| self.done && here > 0) {
-            Some(version) => Step::Message { consumed: all, message: Box::new(self.message(version, here)) },
+        let over = complete || (cut && here > 0) || self.datagrams >= MAX_DATAGRAMS;
+        match self.version.filter(|_| over && here > 0) {
+            Some(version) => {
+                (self.stage, self.datagrams) = (Stage::Answer, 0);
+                Step::Message { consumed: all, message: Box::new(self.message(version, here)) }
+            }
+            None if over => {
+                self.stage = Stage::Done;
+                Step::Skip(all)
+            }
             None => Step::Skip(all),
         }
     }
@@ -125,7 +158,7 @@ impl Quic {
     }
 
     fn message(&mut self, version: Version, here: usize) -> Message {
-        let mut message = Message { kind: Kind::Session, began: Some(self.began), ..Message::default() };
+        let mut message = Message { kind: Kind::Request, began: Some(self.began), ..Message::default() };
         message.version = version.name.into();
         message.request_type = "Initial".to_owned();
         let body = self.hello.get(4..here).unwrap_or_default();
@@ -143,7 +176,7 @@ impl Quic {
 impl Parser for Quic {
     fn parse(&mut self, role: Role, window: &[u8]) -> Step {
         // A cut datagram is asked for again, with the number of bytes that are missing.
-        if !self.done && role == Role::Client && packets(window).any(|packet| packet.is_cut()) {
+        if self.stage == Stage::Hello && role == Role::Client && packets(window).any(|packet| packet.is_cut()) {
             return Step::NeedMore;
         }
         self.datagram(role, window, 0)
@@ -162,7 +195,7 @@ impl Parser for Quic {
     }
 
     fn is_done(&self) -> bool {
-        self.done
+        self.stage == Stage::Done
     }
 }
 
