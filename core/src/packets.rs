@@ -32,7 +32,7 @@ pub struct Packets {
 impl Packets {
     /// `thread` distinguishes the flow numbers of several of them in one agent.
     pub fn new(config: &EngineConfig, shared: &Shared, thread: u8) -> Self {
-        let reports = Reports::new(config.agent_id, config.l4_throttle, shared.clone());
+        let reports = Reports::new(config, shared.clone());
         let flows = FlowTable::new(FlowSettings::of(config), thread, reports);
         let decoder = Decoder::new(Decapsulation::of(&config.tunnel_decap_protocols));
         let engine = Engine::beside(config, shared);

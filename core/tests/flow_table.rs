@@ -247,6 +247,61 @@ fn ports_of_servers_are_told() {
     }
 }
 
+/// Health checks: connections that open, and are closed without a byte.
+#[test]
+fn connections_that_carry_nothing_make_one_row_a_minute() {
+    const CHECKS: u16 = 30;
+    let table = "l4_flow_log";
+    for (config, all_rows) in [("{}", 2 * CHECKS + 2), (r#"{"aggregate_health_check": true}"#, 4)] {
+        let mut packets = product(config);
+        let (mut rows, mut now_us) = (Rows::default(), START_US / (60 * SECOND) * 60 * SECOND);
+        for minute in 0..2 {
+            for number in 0..CHECKS {
+                let client = (CLIENT.0, CLIENT.1 + CHECKS * minute + number);
+                for data in [
+                    tcp(client, SERVER, SYN, 100, 0, &[]),
+                    tcp(SERVER, client, SYN_ACK, 500, 101, &[]),
+                    tcp(client, SERVER, ACK, 101, 501, &[]),
+                    tcp(client, SERVER, FIN_ACK, 101, 501, &[]),
+                    tcp(SERVER, client, FIN_ACK, 501, 102, &[]),
+                    tcp(client, SERVER, ACK, 102, 502, &[]),
+                ] {
+                    see(&mut packets, &Nowhere, 0, now_us, &data);
+                    now_us += 10;
+                }
+                now_us += SECOND;
+                packets.tick(now_us);
+                rows.add(packets.drain(now_us));
+            }
+            // A call of the same client has a row of its own.
+            for data in connection() {
+                see(&mut packets, &Nowhere, 0, now_us, &data);
+            }
+            now_us = (now_us / (60 * SECOND) + 1) * 60 * SECOND;
+            packets.tick(now_us);
+            rows.add(packets.drain(now_us));
+        }
+        rows.add(packets.finish(now_us, true));
+        let ids = rows.texts(table, "aggregated_flow_ids");
+        assert_eq!(ids.len(), usize::from(all_rows), "{config}");
+        assert_eq!(rows.sum(table, "packet_tx"), u64::from(2 * CHECKS) * 4 + 2 * 5, "{config}");
+        assert_eq!(rows.sum(table, "syn_count"), u64::from(2 * CHECKS + 2), "{config}");
+        assert_eq!(rows.sum("network_map.1s", "new_flow"), u64::from(2 * CHECKS + 2), "{config}");
+        let merged: Vec<Vec<&str>> =
+            ids.iter().filter(|ids| !ids.is_empty()).map(|ids| ids.split(',').collect()).collect();
+        if config == "{}" {
+            assert!(merged.is_empty());
+            continue;
+        }
+        assert_eq!(merged.iter().map(Vec::len).collect::<Vec<_>>(), [usize::from(CHECKS); 2]);
+        let flows = rows.numbers(table, "flow_id");
+        let first = ids.iter().position(|ids| !ids.is_empty()).expect("a row of health checks");
+        assert_eq!(merged[0][0], flows[first].to_string(), "the row has the number of the first");
+        let durations = rows.numbers(table, "duration");
+        assert_eq!(durations[first], 50, "of one connection, not of the minute");
+    }
+}
+
 #[test]
 fn time_outs_are_told() {
     let open = &connection()[..3];

@@ -328,8 +328,17 @@ class Throttles(Section):
     )
 
 
+class Aggregators(Section):
+    aggregate_health_check_l4_flow_log: bool = Field(
+        False,
+        description="One flow log a minute for connections that carried nothing, such as health checks, between the "
+        "same ends; it lists their flows. DeepFlow's default is `true`.",
+    )
+
+
 class FlowLog(Section):
     throttles: Throttles = Throttles()
+    aggregators: Aggregators = Aggregators()
 
 
 class Outputs(Section):
@@ -422,6 +431,7 @@ class AgentSettings(Section):
                 "session_aggregate_max_entries": log.tunning.session_aggregate_max_entries,
                 "l7_throttle": self.outputs.flow_log.throttles.l7_throttle,
                 "l4_throttle": self.outputs.flow_log.throttles.l4_throttle,
+                "aggregate_health_check": self.outputs.flow_log.aggregators.aggregate_health_check_l4_flow_log,
                 "concurrent_flow_limit": flows.tunning.concurrent_flow_limit,
                 "flow_timeouts": {f"{name}_us": int(seconds * 1_000_000) for name, seconds in flows.conntrack.timeouts},
                 "server_ports": flows.conntrack.flow_generation.server_ports,

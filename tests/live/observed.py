@@ -99,12 +99,12 @@ class Observed:
             )
             time.sleep(0.2)
 
-    def run(self, *command: str | Path, seconds: float = 120, **environment: str) -> str:
+    def run(self, *command: str | Path, seconds: float = 120, stops: bool = True, **environment: str) -> str:
         """Run a client to its end; its standard output. A failure fails the test with what it said.
 
-        Meanwhile the servers stand still a few times: `compare_delays`.
+        Meanwhile, with `stops`, the servers stand still a few times: `compare_delays`.
         """
-        servers = [process.pid for process in self._started if process.poll() is None]
+        servers = [process.pid for process in self._started if stops and process.poll() is None]
         with self.holds.during(servers):
             done = subprocess.run(
                 self.inside(*command),

@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub l7_throttle: u32,
     /// Rows of flows a second, 0 no bound.
     pub l4_throttle: u32,
+    /// Connections without payload that are alike make one row a minute.
+    pub aggregate_health_check: bool,
     /// Kinds of tunnels that are taken off (numbers of `TunnelKind`).
     pub tunnel_decap_protocols: Vec<u8>,
     /// Most flows of packets that one thread follows.
@@ -77,6 +79,7 @@ impl Default for EngineConfig {
             session_aggregate_max_entries: 65_536,
             l7_throttle: 0,
             l4_throttle: 0,
+            aggregate_health_check: false,
             tunnel_decap_protocols: (1..=7).collect(),
             concurrent_flow_limit: 65_535,
             flow_timeouts: Timeouts::default(),

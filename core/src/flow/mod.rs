@@ -2,6 +2,7 @@
 
 pub mod meter;
 pub mod perf;
+mod probes;
 pub mod record;
 pub mod report;
 mod seconds;

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use super::meter::{Second, processes};
+use super::probes::{Merged, Probes, lasted_us};
 use super::record::{Flow, Outer};
 use super::seconds::{batches, number_of};
 use super::state::CloseType;
 use crate::batch::{Batch, ip4, ip6, push_batch};
-use crate::engine::{Shared, VIRTUAL_NETWORK};
-use crate::peers::{SharedPeers, locked};
+use crate::engine::{EngineConfig, Shared, VIRTUAL_NETWORK};
+use crate::peers::{Process, SharedPeers, locked};
 use crate::rows::{L4FlowLogRow, L4FlowLogRows, encode};
 
 /// Most rows of one batch.
@@ -20,6 +21,8 @@ pub struct Reports {
     /// Rows of `l4_flow_log` a second, 0 no bound.
     pub throttle: u32,
     shared: Shared,
+    /// Where connections that carried nothing wait for others like them, if they make one row together.
+    probes: Option<Probes>,
     rows: L4FlowLogRows,
     batches: Vec<Batch>,
     throttle_second: u64,
@@ -59,11 +62,12 @@ fn outer_parts(outer: Outer) -> OuterParts {
 }
 
 impl Reports {
-    pub fn new(agent_id: u16, throttle: u32, shared: Shared) -> Self {
+    pub fn new(config: &EngineConfig, shared: Shared) -> Self {
         Self {
-            agent_id,
-            throttle,
+            agent_id: config.agent_id,
+            throttle: config.l4_throttle,
             shared,
+            probes: config.aggregate_health_check.then(Probes::default),
             rows: L4FlowLogRows::default(),
             batches: Vec::new(),
             throttle_second: 0,
@@ -78,19 +82,37 @@ impl Reports {
 
     /// Rows that are in no batch yet.
     pub fn open_rows(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.probes.as_ref().map_or(0, Probes::rows)
     }
 
     /// A row of a flow that goes on, if anything passed since the last.
     pub fn forced(&mut self, flow: &mut Flow) {
         if flow.period.traffic.packets != [0; 2] {
-            self.row(flow, CloseType::Forced);
+            let names = self.names(flow);
+            self.row(flow, &names, CloseType::Forced, String::new(), lasted_us(flow));
         }
     }
 
     /// The last row of a flow.
-    pub fn closed(&mut self, flow: &mut Flow, close_type: CloseType) {
-        self.row(flow, close_type);
+    pub fn closed(&mut self, flow: Box<Flow>, close_type: CloseType) {
+        let names = self.names(&flow);
+        let closed = Merged::new(flow, names, close_type);
+        let ready = match &mut self.probes {
+            Some(probes) => probes.take(closed),
+            None => Some(closed),
+        };
+        if let Some(merged) = ready {
+            self.merged(merged);
+        }
+    }
+
+    fn merged(&mut self, mut merged: Merged) {
+        let ids = merged.ids();
+        self.row(&mut merged.flow, &merged.processes, merged.close_type, ids, merged.duration_us);
+    }
+
+    fn names(&self, flow: &Flow) -> [Process; 2] {
+        processes(flow, &locked(&self.shared.peers))
     }
 
     fn throttled(&mut self, second: u64) -> bool {
@@ -102,7 +124,14 @@ impl Reports {
         self.throttle > 0 && self.rows_this_second > self.throttle
     }
 
-    fn row(&mut self, flow: &mut Flow, close_type: CloseType) {
+    fn row(
+        &mut self,
+        flow: &mut Flow,
+        names: &[Process; 2],
+        close_type: CloseType,
+        aggregated_flow_ids: String,
+        duration_us: u64,
+    ) {
         let period = std::mem::take(&mut flow.period);
         let is_new_flow = std::mem::take(&mut flow.unreported);
         let parse_failed = std::mem::take(&mut flow.parse_failed);
@@ -112,10 +141,6 @@ impl Reports {
             self.counters.rows_throttled += 1;
             return;
         }
-        let names = {
-            let peers = locked(&self.shared.peers);
-            processes(flow, &peers)
-        };
         let [client, server] = flow.ends;
         let [sent, answered] = flow.outer.map(outer_parts);
         let outer = flow.outer[0].or(flow.outer[1]);
@@ -126,6 +151,7 @@ impl Reports {
             time: (end_us / 1_000_000) as u32,
             _id: self.shared.numbers.next(self.agent_id, end_us),
             flow_id: flow.id,
+            aggregated_flow_ids: &aggregated_flow_ids,
             start_time: start_us as i64,
             end_time: end_us as i64,
             close_type: close_type as u16,
@@ -223,7 +249,7 @@ impl Reports {
             cit_sum: tcp.cit.sum as f64,
             cit_count: u64::from(tcp.cit.count),
             cit_max: tcp.cit.max,
-            duration: end_us.saturating_sub(flow.start_us),
+            duration: duration_us,
             l7_request: l7.request,
             l7_response: l7.response,
             l7_client_error: number_of(l7.client_error),
@@ -248,6 +274,13 @@ impl Reports {
             let count = self.rows.len();
             let batch = self.rows.finish().and_then(|batch| encode(&batch));
             self.counters.rows_unencodable += push_batch(&mut self.batches, "l4_flow_log", count, batch);
+        }
+    }
+
+    /// Rows of minutes that are over at `now_us`, or of `all`, of connections that were kept for others like them.
+    pub fn minutes(&mut self, now_us: u64, all: bool) {
+        for merged in self.probes.as_mut().map(|probes| probes.over(now_us, all)).unwrap_or_default() {
+            self.merged(merged);
         }
     }
 

@@ -433,7 +433,7 @@ impl FlowTable {
         let waited_us = if flow.state.is_closed() { 0 } else { flow.state.timeout_us(&self.settings.timeouts) };
         let ended_us = flow.last_us.saturating_add(waited_us).min(self.now_us);
         self.meter.close(&mut flow, close_type, ended_us, self.reports.peers());
-        self.reports.closed(&mut flow, close_type);
+        self.reports.closed(flow, close_type);
     }
 
     /// Makes room: of a few flows the one that was idle longest goes.
@@ -472,6 +472,7 @@ impl FlowTable {
         let bound_s = if all { u64::MAX } else { (self.now_us / MICROS).saturating_sub(2) };
         let closed = self.meter.take(bound_s);
         self.reports.seconds(&closed);
+        self.reports.minutes(self.now_us, all);
         self.reports.take()
     }
 
