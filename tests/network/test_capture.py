@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,10 +43,11 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 
 @contextmanager
-def capturing(*hosts: Host, **packets: Any) -> Iterator[_core.Agent]:
+def capturing(*hosts: Host, aggregate_health_check: bool = False, **packets: Any) -> Iterator[_core.Agent]:
     """A core that reads the packets of `eth0` in all namespaces and uses no kernel programs."""
     config = {"inner_interface_capture_enabled": True, "inner_interface_regex": "^eth0$", **packets}
-    agent = _core.Agent(json.dumps({"ebpf_disabled": True, "packets": config}))
+    flows = {"aggregate_health_check": aggregate_health_check}
+    agent = _core.Agent(json.dumps({"ebpf_disabled": True, "packets": config, **flows}))
     hooks = {hook["what"]: hook for hook in json.loads(agent.start())["hooks"]}
     try:
         assert hooks["sockets"]["chosen"] == "none"
@@ -100,6 +102,44 @@ def test_every_packet_of_an_interface_is_counted_or_called_dropped(hosts: tuple[
     if not dropped:
         assert sum(row["byte_tx"] + row["byte_rx"] for row in flows) == pytest.approx(size, rel=0.01)
     assert {row["observation_point"] for row in flows if row["server_port"] == 5201} == {"c", "s"}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_health_checks_of_a_minute_can_be_one_row(hosts: tuple[Host, Host], merged: bool) -> None:
+    client, server = hosts
+    checks, port = 12, 7303
+    listen = (
+        "import socket, sys\n"
+        "listener = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
+        "print('listens', flush=True)\n"
+        "while True:\n"
+        "    one, _ = listener.accept()\n"
+        "    one.recv(1)\n"
+        "    one.close()\n"
+    )
+    check = (
+        "import socket, sys\n"
+        "for _ in range(int(sys.argv[3])):\n"
+        "    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20).close()\n"
+    )
+    words = (server.ip, str(port))
+    with subprocess.Popen(server.inside(sys.executable, "-c", listen, *words), stdout=subprocess.PIPE) as listener:
+        try:
+            assert listener.stdout and listener.stdout.readline()
+            with capturing(client, server, aggregate_health_check=merged) as agent:
+                subprocess.run(client.inside(sys.executable, "-c", check, *words, str(checks)), check=True)
+                time.sleep(0.5)
+                rows = [row for row in batches(agent, "l4_flow_log") if row["server_port"] == port]
+        finally:
+            listener.kill()
+    for point in ("c", "s"):
+        found = [row for row in rows if row["observation_point"] == point]
+        # The minute may end meanwhile.
+        assert len(found) <= 2 if merged else len(found) == checks
+        ids = [number for row in found for number in row["aggregated_flow_ids"].split(",") if number]
+        assert checks - 1 <= len(set(ids)) if merged else not ids
+        assert sum(row["syn_count"] for row in found) == checks
+        assert all(row["l4_byte_tx"] + row["l4_byte_rx"] == 0 and row["close_type"] == 1 for row in found), found
 
 
 def test_an_expression_chooses_packets(hosts: tuple[Host, Host]) -> None:
