@@ -18,7 +18,7 @@ from deepflow.ingest.journal import Journal
 from deepflow.ingest.rollup import RollUp
 from deepflow.ingest.tagging import tag, times
 from deepflow.ingest.writer import Busy, Job, TableWriter, slice_counts
-from deepflow.resources import Resources
+from deepflow.resources import Geography, Resources
 from deepflow.resources.claims import Tally
 from deepflow.schema import Schema
 from deepflow.store import Store
@@ -41,11 +41,13 @@ class Ingest:
         rollup_interval_s: float = 10.0,
         counter_interval_s: float = 10.0,
         name_far_ends: bool = True,
+        geography: Geography | None = None,
     ) -> None:
         self._resources = resources
         self._tables = schema.wire_tables()
         self._counters = Counters()
         self._far_ends = FarEnds() if name_far_ends else None
+        self._geography = geography
         self._started_s = int(time.time())
         journal = Journal(resources.metadata)
         derived = DerivedKeys(store, schema)
@@ -148,7 +150,8 @@ class Ingest:
         self._counters.add(name, batches_in=1, rows_in=rows.num_rows)
         rows = self._in_time(name, rows)
         tally = Tally()
-        tagged = tag(table, rows, self._resources.tagger(), agent_id, batch, self._far_ends, tally)
+        tagger = self._resources.tagger()
+        tagged = tag(table, rows, tagger, agent_id, batch, self._far_ends, tally, self._geography)
         self._counters.add(name, **{f"ends_{what}": count for what, count in asdict(tally).items() if count})
         return self._put(name, batch, attempt, tagged)
 

@@ -137,7 +137,7 @@ def _clauses(tokens: list[Token]) -> _Clauses:
     name = ""
     if tokens and tokens[0].text.lower() in {"from", "on"}:
         cut = 1
-        while cut < len(tokens) and tokens[cut].text.lower() not in {"where", "order", "limit", "offset"}:
+        while cut < len(tokens) and tokens[cut].text.lower() not in {"where", "order by", "limit", "offset"}:
             cut += 1
         name = "".join(token.text for token in tokens[1:cut]) if tokens[0].text.lower() == "from" else ""
         if cut == 1 or cut > 6:

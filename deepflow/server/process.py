@@ -13,7 +13,7 @@ import uvicorn
 
 from deepflow.api import State, create_app
 from deepflow.ingest import Ingest
-from deepflow.resources import MetadataError, Resources
+from deepflow.resources import Geography, GeographyError, MetadataError, Resources
 from deepflow.schema import load
 from deepflow.server.settings import ServerSettings, split_listen
 from deepflow.store import StoreError, open_store, prepare
@@ -31,12 +31,13 @@ def run(settings: ServerSettings) -> None:
     """Serves until a signal.
 
     Raises:
-        ServerError: port in use, folder not writable or in use, store or metadata not usable.
+        ServerError: port in use, folder not writable or in use, store, metadata or a file of the settings not usable.
     """
     token = _token(settings.token_file)
+    geography = _geography(settings)
     with _listening(settings.listen) as listener, ExitStack() as opened:
         try:
-            state = _open(settings, token, opened)
+            state = _open(settings, token, geography, opened)
         except (StoreError, MetadataError) as error:
             raise ServerError(_sentence(str(error))) from error
         host, port = listener.getsockname()[:2]
@@ -67,7 +68,7 @@ def _signals_outlived() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _open(settings: ServerSettings, token: str, opened: ExitStack) -> State:
+def _open(settings: ServerSettings, token: str, geography: Geography | None, opened: ExitStack) -> State:
     schema = load()
     _make_folder(settings.data)
     store = open_store(settings.store or f"chdb://{(settings.data / 'store').absolute()}")
@@ -76,7 +77,13 @@ def _open(settings: ServerSettings, token: str, opened: ExitStack) -> State:
     resources = Resources(settings.metadata or f"sqlite:///{(settings.data / 'metadata.sqlite').absolute()}", store)
     opened.callback(resources.close)
     ingest = Ingest(
-        store, resources, schema, settings.rollup_interval, settings.counter_interval, settings.name_far_ends
+        store,
+        resources,
+        schema,
+        settings.rollup_interval,
+        settings.counter_interval,
+        settings.name_far_ends,
+        geography,
     )
     opened.callback(ingest.close)
     return State(schema, store, resources, ingest, token)
@@ -124,6 +131,15 @@ def _token(file: Path | None) -> str:
     if len(token) < 16:
         raise ServerError(f"The token in {file} is too short, it needs at least 16 characters.")
     return token
+
+
+def _geography(settings: ServerSettings) -> Geography | None:
+    if settings.geography is None:
+        return None
+    try:
+        return Geography(settings.geography, settings.geography_language)
+    except GeographyError as error:
+        raise ServerError(str(error)) from None
 
 
 def _sentence(text: str) -> str:

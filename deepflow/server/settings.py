@@ -24,6 +24,13 @@ class ServerSettings(BaseModel):
     name_far_ends: bool = Field(
         True, description="Name the far end of a connection by what the agent at that end says of it."
     )
+    geography: Path | None = Field(
+        None,
+        description="File in the MaxMind DB format (.mmdb) from which the province or country of public addresses is told; read once, at the start.",
+    )
+    geography_language: str = Field(
+        "en", description="Language of these names as the file writes it, such as zh-CN; English where it has no other."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe message logged.")
 
     @field_validator("listen")

@@ -3,6 +3,7 @@
 import secrets
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,12 +11,13 @@ import pytest
 
 from deepflow.ingest import BatchError, Busy, Ingest
 from deepflow.ingest.journal import Journal, Slice
-from deepflow.resources import Resources
+from deepflow.resources import Geography, Resources
+from tests.geography_file import write_geography
 from tests.ingest.batches import ipc, wire_rows
 from tests.ingest.conftest import IDENTITY, Inside, process
 from tests.store.stores import run_over_chdb
 
-LOG, METERS = "flow_log.l7_flow_log", "flow_metrics.application"
+LOG, FLOWS, METERS = "flow_log.l7_flow_log", "flow_log.l4_flow_log", "flow_metrics.application"
 NOW = int(time.time())
 
 
@@ -240,6 +242,31 @@ def test_the_far_end_is_stored_with_the_name_that_its_own_agent_gave(inside: Ins
     )
     assert found == {"client": "front" if named else "", "server": "back", "pid": 0, "host": "host1" if named else ""}
     assert (counted["ends_found"], counted["ends_learned"] > 0) == ((1, True) if named else (0, False))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_flows_have_the_provinces_of_their_public_ends(inside: Inside, tmp_path: Path, told: bool) -> None:
+    geography = Geography(write_geography(tmp_path / "places.mmdb")) if told else None
+    ingest = Ingest(inside.store, inside.resources, inside.schema, 3600, 3600, geography=geography)
+    batch = secrets.randbits(64)
+    # England calls a private address, which calls Sweden; Norway calls England, where ip4_0 does not count.
+    rows = wire_rows(
+        inside.schema.tables[FLOWS],
+        3,
+        time=[NOW] * 3,
+        _id=[1, 2, 3],
+        start_time=[NOW * 1_000_000] * 3,
+        is_ipv4=[1, 1, 0],
+        ip4_0=[0x51024501, 0x0A000001, 0x51024501],
+        ip4_1=[0x0A000001, 0x59A01471, 0],
+        ip6_0=[bytes(16), bytes(16), bytes.fromhex("2a02cf40") + bytes(12)],
+        ip6_1=[bytes(16), bytes(16), bytes.fromhex("2400cb00") + bytes(12)],
+    )
+    assert ingest.submit("l4_flow_log", inside.agent_id, batch, 1, ipc(rows)) == 3
+    ingest.close()
+    found = inside.store.query(f"SELECT province_0, province_1 FROM {FLOWS} WHERE _batch = {batch} ORDER BY _id")
+    texts = [("England", ""), ("", "Sweden"), ("Norway", "England")] if told else [("", "")] * 3
+    assert [tuple(row.values()) for row in found.to_pylist()] == texts
 
 
 def test_counters_become_rows(inside: Inside) -> None:

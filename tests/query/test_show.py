@@ -70,6 +70,7 @@ def test_values_of_tags(ask: Ask) -> None:
     assert ask("SHOW tag agent values FROM l7_flow_log WHERE agent = 'agent-two'", "flow_log").values == [
         [2, "agent-two"]
     ]
+    assert ask("SHOW tag host values FROM application ORDER BY value LIMIT 1", "flow_metrics").values == [[1, "node-1"]]
     assert {row[0] for row in ask("SHOW tag endpoint values FROM l7_flow_log", "flow_log").values} == {
         "/a",
         "/b",
