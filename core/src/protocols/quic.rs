@@ -44,6 +44,8 @@ struct Quic {
     /// Datagrams of the client until the hello was whole, then those of the server until it answered.
     datagrams: u32,
     stage: Stage,
+    /// The server has spoken before the hello was whole: that may have been its answer, if a part was missed here.
+    spoken: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ impl Quic {
             at: Origin::default(),
             datagrams: 0,
             stage: Stage::Hello,
+            spoken: false,
         }
     }
 
@@ -73,7 +76,10 @@ impl Quic {
         match (self.stage, role) {
             (Stage::Hello, Role::Client) => self.client_hello(window, all),
             (Stage::Answer, Role::Server) => self.answer(window, all),
-            _ => Step::Skip(all),
+            _ => {
+                self.spoken |= role == Role::Server && packets(window).next().is_some();
+                Step::Skip(all)
+            }
         }
     }
 
@@ -161,6 +167,7 @@ impl Quic {
         let mut message = Message { kind: Kind::Request, began: Some(self.began), ..Message::default() };
         message.version = version.name.into();
         message.request_type = "Initial".to_owned();
+        message.may_be_silent = self.spoken;
         let body = self.hello.get(4..here).unwrap_or_default();
         if let Some(hello) = hello::client(body).filter(|_| self.hello.first() == Some(&CLIENT_HELLO)) {
             message.request_domain = self.settings.text(hello.server_name.as_bytes());
