@@ -170,8 +170,8 @@ def _nic(host: Host) -> int:
 
 
 def _iperf(client: Host, server: Host) -> str:
-    """3 s at a rate that a debug build follows."""
-    command = client.inside("iperf3", "-c", server.ip, "-t", "3", "-b", "100M")
+    """10 s at a rate that a debug build follows."""
+    command = client.inside("iperf3", "-c", server.ip, "-t", "10", "-b", "100M")
     for _ in range(100):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
