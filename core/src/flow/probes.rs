@@ -30,18 +30,24 @@ struct Kind {
 #[derive(Debug)]
 pub struct Merged {
     pub flow: Box<Flow>,
+    pub close_type: CloseType,
+    pub alike: Alike,
+}
+
+/// What the row says of all of them.
+#[derive(Debug)]
+pub struct Alike {
     /// Client and server: their sockets are gone by the end of the minute.
     pub processes: [Process; 2],
-    pub close_type: CloseType,
     /// Of the longest, µs.
     pub duration_us: u64,
-    pub flow_ids: Vec<u64>,
+    flow_ids: Vec<u64>,
 }
 
 impl Merged {
     pub fn new(flow: Box<Flow>, processes: [Process; 2], close_type: CloseType) -> Self {
-        let (duration_us, flow_ids) = (lasted_us(&flow), vec![flow.id]);
-        Self { flow, processes, close_type, duration_us, flow_ids }
+        let alike = Alike { processes, duration_us: lasted_us(&flow), flow_ids: vec![flow.id] };
+        Self { flow, close_type, alike }
     }
 
     fn add(&mut self, other: &Flow) {
@@ -54,10 +60,12 @@ impl Merged {
         }
         flow.period_start_us = flow.period_start_us.min(other.period_start_us);
         flow.last_us = flow.last_us.max(other.last_us);
-        self.duration_us = self.duration_us.max(lasted_us(other));
-        self.flow_ids.push(other.id);
+        self.alike.duration_us = self.alike.duration_us.max(lasted_us(other));
+        self.alike.flow_ids.push(other.id);
     }
+}
 
+impl Alike {
     /// The numbers of the flows with commas between, empty when it is one alone.
     pub fn ids(&self) -> String {
         let mut text = String::new();
@@ -76,20 +84,20 @@ pub fn lasted_us(flow: &Flow) -> u64 {
     flow.last_us.saturating_sub(flow.start_us)
 }
 
-fn kind_of(Merged { flow, processes, close_type, .. }: &Merged) -> Kind {
+fn kind_of(Merged { flow, close_type, alike }: &Merged) -> Kind {
     let outer: Outer = flow.outer[0].or(flow.outer[1]);
     Kind {
         client: flow.ends[0].ip,
         server: flow.ends[1],
         nic: flow.place.nic,
         tunnel: outer.map(|tunnel| (tunnel.kind as u8, tunnel.id)),
-        pids: processes.map(|process| process.pid),
+        pids: alike.processes.map(|process| process.pid),
         close_type: *close_type,
     }
 }
 
 /// Opened, answered, without a byte of payload, and over before its first row.
-fn is_probe(flow: &Flow) -> bool {
+pub fn is_probe(flow: &Flow) -> bool {
     let counts = &flow.period;
     flow.protocol == TCP && flow.unreported && counts.traffic.l4_bytes == [0; 2] && counts.tcp.synack_count > 0
 }
@@ -102,15 +110,12 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Keeps a flow that is closed for the row of its minute, or gives back what has a row now.
+    /// Keeps a probe that is over for the row of its minute, or gives back what has a row now.
     pub fn take(&mut self, closed: Merged) -> Option<Merged> {
-        if !is_probe(&closed.flow) {
-            return Some(closed);
-        }
         let kind = kind_of(&closed);
         if let Some(merged) = self.held.get_mut(&kind) {
             merged.add(&closed.flow);
-            return if merged.flow_ids.len() < MAX_MERGED { None } else { self.held.remove(&kind) };
+            return if merged.alike.flow_ids.len() < MAX_MERGED { None } else { self.held.remove(&kind) };
         }
         if self.held.len() >= MAX_KINDS {
             return Some(closed);
@@ -129,10 +134,5 @@ impl Probes {
         let mut over: Vec<Merged> = self.held.drain().map(|(_, merged)| merged).collect();
         over.sort_unstable_by_key(|merged| merged.flow.id);
         over
-    }
-
-    /// Rows to come.
-    pub fn rows(&self) -> usize {
-        self.held.len()
     }
 }

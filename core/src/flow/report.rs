@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use super::meter::{Second, processes};
-use super::probes::{Merged, Probes, lasted_us};
+use super::probes::{Alike, Merged, Probes, is_probe, lasted_us};
 use super::record::{Flow, Outer};
 use super::seconds::{batches, number_of};
 use super::state::CloseType;
 use crate::batch::{Batch, ip4, ip6, push_batch};
 use crate::engine::{EngineConfig, Shared, VIRTUAL_NETWORK};
-use crate::peers::{Process, SharedPeers, locked};
+use crate::peers::{SharedPeers, locked};
 use crate::rows::{L4FlowLogRow, L4FlowLogRows, encode};
 
 /// Most rows of one batch.
@@ -82,37 +82,31 @@ impl Reports {
 
     /// Rows that are in no batch yet.
     pub fn open_rows(&self) -> usize {
-        self.rows.len() + self.probes.as_ref().map_or(0, Probes::rows)
+        self.rows.len()
     }
 
     /// A row of a flow that goes on, if anything passed since the last.
     pub fn forced(&mut self, flow: &mut Flow) {
         if flow.period.traffic.packets != [0; 2] {
-            let names = self.names(flow);
-            self.row(flow, &names, CloseType::Forced, String::new(), lasted_us(flow));
+            self.row(flow, CloseType::Forced, None);
         }
     }
 
     /// The last row of a flow.
-    pub fn closed(&mut self, flow: Box<Flow>, close_type: CloseType) {
-        let names = self.names(&flow);
-        let closed = Merged::new(flow, names, close_type);
-        let ready = match &mut self.probes {
-            Some(probes) => probes.take(closed),
-            None => Some(closed),
-        };
-        if let Some(merged) = ready {
-            self.merged(merged);
+    pub fn closed(&mut self, mut flow: Box<Flow>, close_type: CloseType) {
+        match &mut self.probes {
+            Some(probes) if is_probe(&flow) => {
+                let names = processes(&flow, &locked(&self.shared.peers));
+                if let Some(merged) = probes.take(Merged::new(flow, names, close_type)) {
+                    self.merged(merged);
+                }
+            }
+            _ => self.row(&mut flow, close_type, None),
         }
     }
 
-    fn merged(&mut self, mut merged: Merged) {
-        let ids = merged.ids();
-        self.row(&mut merged.flow, &merged.processes, merged.close_type, ids, merged.duration_us);
-    }
-
-    fn names(&self, flow: &Flow) -> [Process; 2] {
-        processes(flow, &locked(&self.shared.peers))
+    fn merged(&mut self, Merged { mut flow, close_type, alike }: Merged) {
+        self.row(&mut flow, close_type, Some(&alike));
     }
 
     fn throttled(&mut self, second: u64) -> bool {
@@ -124,14 +118,7 @@ impl Reports {
         self.throttle > 0 && self.rows_this_second > self.throttle
     }
 
-    fn row(
-        &mut self,
-        flow: &mut Flow,
-        names: &[Process; 2],
-        close_type: CloseType,
-        aggregated_flow_ids: String,
-        duration_us: u64,
-    ) {
+    fn row(&mut self, flow: &mut Flow, close_type: CloseType, alike: Option<&Alike>) {
         let period = std::mem::take(&mut flow.period);
         let is_new_flow = std::mem::take(&mut flow.unreported);
         let parse_failed = std::mem::take(&mut flow.parse_failed);
@@ -141,6 +128,10 @@ impl Reports {
             self.counters.rows_throttled += 1;
             return;
         }
+        let (names, aggregated_flow_ids, duration_us) = match alike {
+            Some(alike) => (alike.processes, alike.ids(), alike.duration_us),
+            None => (processes(flow, &locked(&self.shared.peers)), String::new(), lasted_us(flow)),
+        };
         let [client, server] = flow.ends;
         let [sent, answered] = flow.outer.map(outer_parts);
         let outer = flow.outer[0].or(flow.outer[1]);
