@@ -210,6 +210,12 @@ fn interfaces_and_namespaces_that_come_later() {
     ip(&["-n", &a.0, "link", "del", "late0"]);
     send(&a, "10.78.1.2:7003", 10, 100);
     until(&mut lives, &mut seen, "after one went", |seen| udp(seen, 7003).count() == 10);
+    // The last packets of one that goes are read when it is gone already.
+    send(&a, "10.78.2.2:7004", 10, 100);
+    ip(&["-n", &a.0, "link", "del", "late2"]);
+    std::thread::sleep(Duration::from_millis(400));
+    until(&mut lives, &mut seen, "of one that is gone", |seen| udp(seen, 7004).count() == 10);
+    assert!(udp(&seen, 7004).all(|one| one.interface == "late2"));
     assert_eq!(lives[0].counters().strange, 0);
 }
 

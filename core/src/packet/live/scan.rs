@@ -48,7 +48,7 @@ pub(super) type RingKey = (u32, u32);
 pub(super) enum Change {
     Interfaces(Arc<Interfaces>),
     Open(RingKey, Box<Ring>),
-    /// Numbers of interfaces that came to a ring.
+    /// Numbers of a ring's interfaces.
     Number(RingKey, Vec<(i32, u32)>),
     Close(RingKey),
 }
@@ -392,16 +392,14 @@ impl Scanner {
     }
 
     fn renew(&mut self, key: RingKey, filter: Vec<Instruction>, nics: &[(i32, u32)]) {
+        let numbers = self.numbered(key.0, nics);
         let Some(opened) = self.open.get_mut(&key) else {
             return;
         };
-        let numbered = opened.nics != nics;
-        if numbered {
-            opened.nics = nics.to_vec();
-        }
         // Numbers first: a packet of an interface without one belongs to nobody.
-        if numbered {
-            self.tell(|| Change::Number(key, nics.to_vec()));
+        if opened.nics != numbers {
+            opened.nics.clone_from(&numbers);
+            self.tell(|| Change::Number(key, numbers.clone()));
         }
         if let Some(opened) = self.open.get_mut(&key)
             && opened.filter != filter
@@ -409,6 +407,18 @@ impl Scanner {
         {
             opened.filter = filter;
         }
+    }
+
+    /// Numbers of a ring's interfaces, with those that went a moment ago: their last packets may still lie in it.
+    fn numbered(&self, netns: u32, nics: &[(i32, u32)]) -> Vec<(i32, u32)> {
+        let mut numbers = nics.to_vec();
+        for (_, one) in self.departed.iter().rev().filter(|(_, one)| one.netns == netns) {
+            let index = one.index.cast_signed();
+            if !self.numbers.contains_key(&(netns, one.index)) && numbers.iter().all(|(other, _)| *other != index) {
+                numbers.push((index, one.nic));
+            }
+        }
+        numbers
     }
 
     /// Blocks of a new ring for each worker, if there is still room for it; `new` rings share what is left.
