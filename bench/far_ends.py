@@ -25,8 +25,9 @@ sys.path.insert(0, str(ROOT))
 from bench.server_ingest import sample  # noqa: E402
 from deepflow.ingest import Ingest  # noqa: E402
 from deepflow.ingest.far_ends import FarEnds  # noqa: E402
-from deepflow.ingest.tagging import tag  # noqa: E402
+from deepflow.ingest.tagging import Tags  # noqa: E402
 from deepflow.resources import AgentIdentity, Process, Resources  # noqa: E402
+from deepflow.resources.claims import Tally  # noqa: E402
 from deepflow.schema import load  # noqa: E402
 from deepflow.store import open_store, prepare  # noqa: E402
 from tests.ingest.batches import ipc  # noqa: E402
@@ -84,7 +85,10 @@ def main() -> None:
                     ingest[named].submit("l7_flow_log", agent, secrets.randbits(64), 1, body)
                     end, work_end = time.perf_counter(), time.process_time()
                     alone = time.thread_time()
-                    tag(table, sessions, resources.tagger(), agent, 1, far_ends if named else None)
+                    tags = Tags(table, sessions, resources.tagger(), agent)
+                    if named:
+                        tags.ask(far_ends, Tally())
+                    tags.stored(1)
                     # The first round pays for what is loaded once.
                     if number:
                         tagging[named].append(time.thread_time() - alone)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from deepflow.ingest import Ingest  # noqa: E402
-from deepflow.ingest.tagging import tag  # noqa: E402
+from deepflow.ingest.tagging import Tags  # noqa: E402
 from deepflow.resources import AgentIdentity, Process, Resources  # noqa: E402
 from deepflow.schema import load  # noqa: E402
 from deepflow.store import open_store, prepare  # noqa: E402
@@ -75,7 +75,7 @@ def main() -> None:
         known = [Process(pid, 1, None, f"p{pid}", f"p{pid}", "", "", "", 1) for pid in range(100, 120)]
         resources.upsert_processes(agent, known)
         ingest = Ingest(store, resources, schema, 3600, 3600)
-        stored = tag(table, rows, resources.tagger(), agent, 1)
+        stored = Tags(table, rows, resources.tagger(), agent).stored(1)
         for number in range(asked.rounds + 1):
             begin = time.perf_counter()
             ingest.submit("l7_flow_log", agent, secrets.randbits(64), 1, body)

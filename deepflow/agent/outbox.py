@@ -1,4 +1,4 @@
-"""What is to be sent, in order: first in memory, then on disk, then counted as lost."""
+"""What is to be sent: first in memory, then on disk, then counted as lost."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import json
 import logging
 import os
 import threading
+import time
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".batch"
+# A server answers when it has stored an entry, which may take it two seconds; ten entries a second are usual.
+_IN_FLIGHT = 20
+_LONGEST_PAUSE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -28,6 +32,11 @@ class Entry:
     attempt: int = 1
     sequence: int = 0
     file: Path | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether what follows may refer to it and is not sent before the server has it, as rows to processes."""
+        return not self.path.startswith("/v1/ingest/")
 
 
 class Refused(Exception):
@@ -50,10 +59,11 @@ def new_batch_id() -> str:
 
 
 class Outbox:
-    """A queue with one sender thread. `put` never blocks nor raises for lack of space: what does not fit is counted.
+    """A queue with its senders. `put` never blocks nor raises for lack of space: what does not fit is counted.
 
-    Entries keep their order. Beyond `memory_bytes` new entries go to `directory`, up to `disk_bytes`; beyond that the
-    oldest on disk is dropped and counted in `rows_lost`. Entries left at `close` go to disk; the next run sends them.
+    Entries leave in their order, up to `in_flight` before the first is answered; one by one while the server cannot be
+    reached. Beyond `memory_bytes` new entries go to `directory`, up to `disk_bytes`; beyond that the oldest on disk is
+    dropped and counted in `rows_lost`. Entries left at `close` go to disk; the next run sends them.
     """
 
     def __init__(
@@ -64,22 +74,33 @@ class Outbox:
         memory_bytes: int = 64 << 20,
         disk_bytes: int = 1 << 30,
         retry_s: float = 0.2,
+        in_flight: int = _IN_FLIGHT,
     ) -> None:
+        """
+        Args:
+            send: called by several threads at once.
+        """
         self._send, self._directory = send, directory
         self._memory_limit, self._disk_limit, self._retry_s = memory_bytes, disk_bytes, retry_s
-        self._memory: deque[Entry] = deque()
+        self._memory: OrderedDict[int, Entry] = OrderedDict()
         self._disk: deque[tuple[Path, int]] = deque()
         self._memory_used = self._disk_used = 0
         self._sequence = 0
-        self._wake = threading.Condition()
-        self._stopping = threading.Event()
+        self._most, self._window = in_flight, in_flight
+        self._sending: set[int] = set()
+        self._pause_s, self._paused_until = retry_s, 0.0
+        lock = threading.Lock()
+        self._wake, self._emptied = threading.Condition(lock), threading.Condition(lock)
+        self._stopping = False
         self._counters = dict.fromkeys(
             ("batches_in", "rows_in", "batches_sent", "rows_sent", "batches_refused", "rows_refused",
              "batches_lost", "rows_lost", "retries", "spilled"), 0)  # fmt: skip
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._find_left_over()
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-        self._thread.start()
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+        with self._wake:
+            self._start_one()
 
     def put(self, entry: Entry) -> None:
         """Queue an entry."""
@@ -91,9 +112,8 @@ class Outbox:
             if self._disk or self._memory_used + len(entry.body) > self._memory_limit:
                 self._spill(entry)
             else:
-                self._memory.append(entry)
-                self._memory_used += len(entry.body)
-            self._wake.notify()
+                self._keep(entry)
+            self._call_one()
 
     def counters(self) -> dict[str, int]:
         """Totals since start, and the gauges `queued` (entries) and `queued_bytes`."""
@@ -107,53 +127,89 @@ class Outbox:
     def drain(self, timeout_s: float) -> bool:
         """Wait until all is sent; False when the time was not enough."""
         with self._wake:
-            return self._wake.wait_for(lambda: not self._memory and not self._disk, timeout_s)
+            return self._emptied.wait_for(lambda: not self._memory and not self._disk, timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Send what can be sent in the time given, keep the rest on disk."""
         self.drain(timeout_s)
-        self._stopping.set()
         with self._wake:
+            self._stopping = True
             self._wake.notify_all()
-        self._thread.join(timeout_s + 1.0)
+        until = time.monotonic() + timeout_s + 1.0
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
         with self._wake:
-            for entry in self._memory:
-                # The one in flight may have arrived: the next run must ask before it stores.
+            for entry in self._memory.values():
+                # One in flight may have arrived: the next run must ask before it stores.
                 entry.attempt += 1
                 self._spill(entry)
             self._memory.clear()
 
+    def _start_one(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"outbox {len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _run(self) -> None:
-        delay = self._retry_s
-        while not self._stopping.is_set():
-            with self._wake:
-                self._wake.wait_for(lambda: self._memory or self._disk or self._stopping.is_set())
-                entry = self._head()
-            if self._stopping.is_set() or entry is None:
-                continue
+        while (entry := self._next()) is not None:
             try:
                 self._send(entry)
             except Unavailable as error:
-                log.warning(
-                    "The server cannot be reached, %d entries wait: %s", len(self._memory) + len(self._disk), error
-                )
-                with self._wake:
-                    entry.attempt += 1
-                    self._counters["retries"] += 1
-                self._stopping.wait(delay)
-                delay = min(delay * 2, 5.0)
-                continue
+                self._put_back(entry, error)
             except Refused as error:
                 log.error("The server refused a batch of %d rows for %s: %s", entry.rows, entry.path, error)
                 self._done(entry, "refused")
+            except Exception as error:
+                log.exception("A batch of %d rows for %s could not be sent.", entry.rows, entry.path)
+                self._put_back(entry, error)
             else:
                 self._done(entry, "sent")
-            delay = self._retry_s
 
-    def _head(self) -> Entry | None:
-        """The oldest entry; a file that cannot be read is dropped and counted."""
-        if self._memory:
-            return self._memory[0]
+    def _next(self) -> Entry | None:
+        """Waits for an entry that may be sent now, and marks it so; None when it is time to stop."""
+        with self._wake:
+            self._idle += 1
+            while not self._stopping:
+                pause_s = self._paused_until - time.monotonic()
+                entry = self._candidate() if pause_s <= 0 else None
+                if entry is not None:
+                    self._sending.add(entry.sequence)
+                    self._idle -= 1
+                    if len(self._memory) > len(self._sending) or self._disk:
+                        self._call_one()
+                    return entry
+                self._wake.wait(pause_s if pause_s > 0 else None)
+            return None
+
+    def _call_one(self) -> None:
+        """Another thread has something to send, unless as much is under way as may be."""
+        if len(self._sending) >= self._window:
+            return
+        if self._idle > 0:
+            self._wake.notify()
+        elif len(self._threads) < self._most:
+            self._start_one()
+
+    def _keep(self, entry: Entry) -> None:
+        self._memory[entry.sequence] = entry
+        self._memory_used += len(entry.body)
+
+    def _candidate(self) -> Entry | None:
+        """The oldest entry that is not in flight; None where others must be answered before it is sent."""
+        if len(self._sending) >= self._window:
+            return None
+        for entry in self._memory.values():
+            if entry.sequence not in self._sending:
+                return entry
+            if entry.alone:
+                return None
+        return self._from_disk()
+
+    def _from_disk(self) -> Entry | None:
+        """The oldest entry on disk, which is now in memory so that its attempts are counted.
+
+        A file that cannot be read is dropped and counted.
+        """
         while self._disk:
             file, size = self._disk[0]
             try:
@@ -163,23 +219,37 @@ class Outbox:
                 self._counters["batches_lost"] += 1
                 self._forget(file, size)
                 continue
-            # Put back into memory so that its attempts are counted; it is one entry, whatever the limit.
             self._disk.popleft()
             self._disk_used -= size
-            self._memory.append(entry)
-            self._memory_used += len(entry.body)
+            self._keep(entry)
             return entry
         return None
 
+    def _put_back(self, entry: Entry, error: Exception) -> None:
+        """The server cannot take it now: after a pause that grows, the oldest entry alone tries again."""
+        with self._wake:
+            self._sending.discard(entry.sequence)
+            entry.attempt += 1
+            self._counters["retries"] += 1
+            # Those that were on their way together fail together, which is one failure.
+            if self._window > 1 or not self._sending:
+                waiting = len(self._memory) + len(self._disk)
+                log.warning("The server cannot be reached, %d entries wait: %s", waiting, error)
+                self._paused_until = time.monotonic() + self._pause_s
+                self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+            self._window = 1
+
     def _done(self, entry: Entry, how: str) -> None:
         with self._wake:
+            self._sending.discard(entry.sequence)
+            self._window, self._pause_s = self._most, self._retry_s
             self._counters[f"batches_{how}"] += 1
             self._counters[f"rows_{how}"] += entry.rows
-            self._memory.popleft()
-            self._memory_used -= len(entry.body)
+            if self._memory.pop(entry.sequence, None) is not None:
+                self._memory_used -= len(entry.body)
             if entry.file is not None:
                 entry.file.unlink(missing_ok=True)
-            self._wake.notify_all()
+            self._emptied.notify_all()
 
     def _spill(self, entry: Entry) -> None:
         file = entry.file or self._directory / f"{entry.sequence:012d}-{entry.batch}{_SUFFIX}"
@@ -227,7 +297,7 @@ class Outbox:
             size = file.stat().st_size
             self._disk.append((file, size))
             self._disk_used += size
-            self._sequence = max(self._sequence, int(file.name.split("-")[0]))
+            self._sequence = max(self._sequence, _sequence(file))
 
 
 def _decode(file: Path) -> Entry:
@@ -235,5 +305,16 @@ def _decode(file: Path) -> Entry:
     fields = json.loads(head)
     # From an earlier run or spilled after a try: it may have arrived before.
     return Entry(
-        fields["path"], fields["batch"], int(fields["rows"]), fields["content_type"], body, attempt=2, file=file
+        fields["path"],
+        fields["batch"],
+        int(fields["rows"]),
+        fields["content_type"],
+        body,
+        attempt=2,
+        sequence=_sequence(file),
+        file=file,
     )
+
+
+def _sequence(file: Path) -> int:
+    return int(file.name.split("-")[0])

@@ -80,6 +80,15 @@ class FarEnds:
                 found = self._pair(rows, time_s, unnamed, tally)
         return {side: _merged(tags, found[side], tally) if side in found else tags for side, tags in sides.items()}
 
+    def open(self, rows: pa.Table, sides: Sides) -> Bools:
+        """Rows with an end that no process and no service is known of, where another agent may be."""
+        leaves = np.ones(rows.num_rows, np.bool_)
+        unknown = np.zeros(rows.num_rows, np.bool_)
+        for side, tags in sides.items():
+            leaves &= self._addresses(rows, side)[1]
+            unknown |= (tags.auto_service_id == 0) & (_numbers(rows, _sided("process_id", side)) == 0)
+        return leaves & unknown
+
     def _log(
         self, table: pa.Table, time_s: Ints, sides: Sides, unnamed: dict[int | None, Bools], tally: Tally
     ) -> dict[int | None, tuple[Ints, Who]]:

@@ -4,8 +4,9 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from deepflow.ingest.derived import DerivedKeys
 from deepflow.ingest.far_ends import FarEnds
 from deepflow.ingest.journal import Journal
 from deepflow.ingest.rollup import RollUp
-from deepflow.ingest.tagging import tag, times
+from deepflow.ingest.tagging import Tags, times
 from deepflow.ingest.writer import Busy, Job, TableWriter, slice_counts
 from deepflow.resources import Geography, Resources
 from deepflow.resources.claims import Tally
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 _OLDEST_S = 7 * 24 * 3600
 _NEWEST_S = 3600
 _SYSTEM = "deepflow_system"
+# Agents report every second: what the agent at a far end says of a call comes a little over a second later at most.
+_HOLD_S = 1.5
+_LATE_S = 4
+_SILENT_S = 30.0
 _DERIVED_FROM = "flow_log.l7_flow_log"
 
 
@@ -47,6 +52,7 @@ class Ingest:
         self._tables = schema.wire_tables()
         self._counters = Counters()
         self._far_ends = FarEnds() if name_far_ends else None
+        self._heard: dict[int, float] = {}
         self._geography = geography
         self._started_s = int(time.time())
         journal = Journal(resources.metadata)
@@ -145,20 +151,50 @@ class Ingest:
             raise BatchError(f"There is no table {name!r}; batches go to {', '.join(self._tables)}.")
         if not self._resources.is_agent(agent_id):
             raise Busy(f"Agent {agent_id} is unknown to this server; it must register, then repeat the batch.")
-        table = self._tables[name][0]
-        rows = decode(table, name, data)
+        rows = decode(self._tables[name][0], name, data)
         self._counters.add(name, batches_in=1, rows_in=rows.num_rows)
         rows = self._in_time(name, rows)
-        tally = Tally()
-        tagger = self._resources.tagger()
-        tagged = tag(table, rows, tagger, agent_id, batch, self._far_ends, tally, self._geography)
-        self._counters.add(name, **{f"ends_{what}": count for what, count in asdict(tally).items() if count})
-        return self._put(name, batch, attempt, tagged)
+        return self._put(name, batch, attempt, *self._tagged(name, rows, agent_id, batch))
 
-    def _put(self, name: str, batch: int, attempt: int, rows: pa.Table) -> Future[int]:
+    def _tagged(
+        self, name: str, rows: pa.Table, agent_id: int, batch: int
+    ) -> tuple[pa.Table, Callable[[], pa.Table] | None]:
+        """The rows with their tags, and how they are tagged once more after a while, None if they need not."""
+        tags = Tags(self._tables[name][0], rows, self._resources.tagger(), agent_id)
+        if self._far_ends is None:
+            return tags.stored(batch, self._geography), None
+        far_ends, tally = self._far_ends, Tally()
+        tags.ask(far_ends, tally)
+        if not (self._others(agent_id) and tags.newest_open(far_ends) > time.time() - _LATE_S):
+            self._count(name, tally)
+            return tags.stored(batch, self._geography), None
+        # What is found is counted when it is asked for the last time.
+        self._count(name, replace(tally, found=0, ambiguous=0))
+
+        def again() -> pa.Table:
+            tally = Tally()
+            tags.ask(far_ends, tally)
+            self._count(name, tally)
+            return tags.stored(batch, self._geography)
+
+        return tags.stored(batch, self._geography), again
+
+    def _others(self, agent_id: int) -> bool:
+        """Whether there are agents besides this one."""
+        now = time.monotonic()
+        self._heard[agent_id] = now
+        return any(now - heard < _SILENT_S for agent, heard in list(self._heard.items()) if agent != agent_id)
+
+    def _count(self, name: str, tally: Tally) -> None:
+        self._counters.add(name, **{f"ends_{what}": count for what, count in asdict(tally).items() if count})
+
+    def _put(
+        self, name: str, batch: int, attempt: int, rows: pa.Table, again: Callable[[], pa.Table] | None = None
+    ) -> Future[int]:
         slices = slice_counts(rows)
         earliest = int(times(rows).min(initial=2**62))
-        job = Job(batch, rows, slices, check=attempt > 1 or earliest < self._started_s)
+        check = attempt > 1 or earliest < self._started_s
+        job = Job(batch, rows, slices, check, 0.0 if again is None else _HOLD_S, again)
         return self._writers[name].put(job)
 
     def _in_time(self, name: str, rows: pa.Table) -> pa.Table:

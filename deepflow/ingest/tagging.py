@@ -1,5 +1,8 @@
 """Adds the columns that the server knows: ids of process, host and service for both sides, provinces, and the batch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -11,44 +14,64 @@ from deepflow.resources.tagger import Side
 from deepflow.schema import Table
 
 _SIDE_TAGS = Side.__slots__
+_HOST_TYPE = 6
+_OWN_AGENT, _OTHER_AGENT = 1, 2
+# The one team, no policy; what no source tells (regions, Kubernetes, networks) is 0.
+_CONSTANTS: dict[str, int | list[int]] = {"team_id": 1, "acl_gids": []}
+# From the tags of a side as its own agent told them, and as they are after the others were asked.
+_FROM_SIDES: dict[str, Callable[[Side, Side], NDArray[Any]]] = {
+    "l3_device_type": lambda _, side: np.where(side.host_id > 0, _HOST_TYPE, 0),
+    "l3_device_id": lambda _, side: side.host_id,
+    "tag_source": lambda own, side: np.where(
+        own.auto_service_id > 0, _OWN_AGENT, np.where(side.auto_service_id > 0, _OTHER_AGENT, 0)
+    ),
+}
 
 
-def tag(
-    table: Table,
-    rows: pa.Table,
-    tagger: Tagger,
-    agent_id: int,
-    batch: int,
-    far_ends: FarEnds | None = None,
-    tally: Tally | None = None,
-    geography: Geography | None = None,
-) -> pa.Table:
-    """`rows` of an agent (wire schema) as they are stored (stored schema), still in their order.
+class Tags:
+    """The tags of one batch: as its agent knew them, and as they are when others were asked for the far ends."""
 
-    With `far_ends`, ends that this agent does not know are named by what others told; `tally` counts them.
-    Without `geography` provinces are empty.
-    """
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-    sides = {
-        column.side: _side(rows, tagger, agent_id, column.side)
-        for column in table.columns
-        if column.base == "process_id"
-    }
-    if far_ends is not None and sides:
-        sides = far_ends.name(rows, sides, tally or Tally())
-    for column in table.stored_columns():
-        if column.source == "core":
-            columns[column.name] = rows.column(column.name)
-        elif column.name == "_batch":
-            columns[column.name] = pa.array(np.full(rows.num_rows, batch, np.uint64))
-        elif column.base in _SIDE_TAGS:
-            columns[column.name] = pa.array(getattr(sides[column.side], column.base))
-        elif column.base == "province":
-            columns[column.name] = _provinces(rows, geography, column.side)
-        else:
-            # l3_epc_id: 0, unknown, as long as no network is known.
-            columns[column.name] = pa.array(np.zeros(rows.num_rows, column.arrow_type.to_pandas_dtype()))
-    return pa.table(columns, schema=table.stored_schema())
+    def __init__(self, table: Table, rows: pa.Table, tagger: Tagger, agent_id: int) -> None:
+        """`rows`: of an agent (wire schema)."""
+        self._table, self._rows = table, rows
+        self._own = {
+            column.side: _side(rows, tagger, agent_id, column.side)
+            for column in table.columns
+            if column.base == "process_id"
+        }
+        self._sides = self._own
+
+    def ask(self, far_ends: FarEnds, tally: Tally) -> None:
+        """Tells the others what this agent knew, and names the ends that it does not know by what they told.
+
+        It can be asked again, when they have told more.
+        """
+        if self._own:
+            self._sides = far_ends.name(self._rows, self._own, tally)
+
+    def newest_open(self, far_ends: FarEnds) -> int:
+        """Second of the newest row with an end that nobody has told of yet and somebody may; 0 without one."""
+        seconds = times(self._rows)[far_ends.open(self._rows, self._sides)] if self._own else np.zeros(0)
+        return int(seconds.max(initial=0))
+
+    def stored(self, batch: int, geography: Geography | None = None) -> pa.Table:
+        """The rows as they are stored (stored schema), in their order; without `geography` provinces are empty."""
+        rows, sides = self._rows, self._sides
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+        for column in self._table.stored_columns():
+            if column.source == "core":
+                columns[column.name] = rows.column(column.name)
+            elif column.base in _SIDE_TAGS:
+                columns[column.name] = pa.array(getattr(sides[column.side], column.base))
+            elif column.base in _FROM_SIDES:
+                values = _FROM_SIDES[column.base](self._own[column.side], sides[column.side])
+                columns[column.name] = pa.array(values, column.arrow_type)
+            elif column.base == "province":
+                columns[column.name] = _provinces(rows, geography, column.side)
+            else:
+                value = batch if column.name == "_batch" else _CONSTANTS.get(column.base, 0)
+                columns[column.name] = pa.repeat(pa.scalar(value, column.arrow_type), rows.num_rows)
+        return pa.table(columns, schema=self._table.stored_schema())
 
 
 def times(rows: pa.Table) -> NDArray[np.int64]:

@@ -4,9 +4,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,11 @@ class Job:
     """Slice number → rows."""
     check: bool
     """Whether some of it may be stored already."""
+    hold_s: float = 0.0
+    """How long it waits before it may be stored."""
+    again: Callable[[], pa.Table] | None = None
+    """The same rows after that time, None if they are as they were."""
+    due: float = 0.0
     done: Future[int] = field(default_factory=Future)
 
 
@@ -87,6 +92,7 @@ class TableWriter:
         self._quoted = quoted(*table.split(".", 1))
         self._store, self._counters, self._journal, self._derived = store, counters, journal, derived
         self._queue: deque[Job] = deque()
+        self._held: deque[Job] = deque()
         self._rows = self._bytes = 0
         self._changed = threading.Condition()
         self._known: OrderedDict[int, Job | None] = OrderedDict()
@@ -109,7 +115,7 @@ class TableWriter:
             if self._stopped:
                 raise Busy("The server is stopping; repeat the batch later.")
             size = job.rows.nbytes
-            if self._queue and (
+            if (self._queue or self._held) and (
                 self._rows + job.rows.num_rows > _MAX_QUEUED_ROWS or self._bytes + size > _MAX_QUEUED_BYTES
             ):
                 self._counters.add(self.name, batches_busy=1)
@@ -117,7 +123,8 @@ class TableWriter:
             job.check = job.check or job.batch in self._known
             self._known[job.batch] = job
             self._known.move_to_end(job.batch)
-            self._queue.append(job)
+            job.due = time.monotonic() + job.hold_s
+            (self._held if job.hold_s > 0 else self._queue).append(job)
             self._rows += job.rows.num_rows
             self._bytes += size
             self._changed.notify_all()
@@ -152,11 +159,14 @@ class TableWriter:
     def _take(self) -> list[Job]:
         """The next batches for one insert; empty when the writer has stopped and nothing waits."""
         with self._changed:
+            next_s = self._release()
             while not self._queue and not self._stopped:
-                self._changed.wait()
+                self._changed.wait(next_s)
+                next_s = self._release()
             wait_s = self._pace.wait_s()
             if wait_s > 0:
                 self._changed.wait_for(lambda: self._stopped or self._rows >= _FULL_ROWS, wait_s)
+                self._release()
             jobs: list[Job] = []
             rows = 0
             while self._queue and (not jobs or rows + self._queue[0].rows.num_rows <= _MAX_INSERT_ROWS):
@@ -171,7 +181,17 @@ class TableWriter:
                 self._pace.spend()
             return jobs
 
+    def _release(self) -> float | None:
+        """Queues the held batches whose time has come, all at the end; in how many s it comes for the next one."""
+        now = time.monotonic()
+        while self._held and (self._stopped or self._held[0].due <= now):
+            self._queue.append(self._held.popleft())
+        return self._held[0].due - now if self._held else None
+
     def _write(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.again is not None:
+                job.rows = job.again()
         present = self._present([job for job in jobs if job.check])
         missing = [_without(job, present) for job in jobs]
         batches = [job.batch for job in jobs]
@@ -230,4 +250,4 @@ def _without(job: Job, present: set[tuple[int, int]]) -> Job:
         return job
     keep = ~np.isin(times(job.rows) // SLICE_S, gone)
     left = {number: rows for number, rows in job.slices.items() if number not in gone}
-    return Job(job.batch, job.rows.filter(pa.array(keep)), left, job.check, job.done)
+    return replace(job, rows=job.rows.filter(pa.array(keep)), slices=left)

@@ -1,6 +1,8 @@
-"""Nothing is lost uncounted, nothing changes its order."""
+"""Nothing is lost uncounted; what others refer to comes first."""
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,15 @@ class Server:
 
     def __init__(self) -> None:
         self.away = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked: list[bytes] = []
         self.got: list[tuple[bytes, int]] = []
         self.refuse: set[bytes] = set()
 
     def __call__(self, entry: Entry) -> None:
+        self.asked.append(entry.body)
+        self.answers.wait(10)
         if self.away.is_set():
             raise Unavailable("away")
         if entry.body in self.refuse:
@@ -24,8 +31,8 @@ class Server:
         self.got.append((entry.body, entry.attempt))
 
 
-def entry(body: bytes, rows: int = 1) -> Entry:
-    return Entry("/v1/ingest/l7_flow_log", new_batch_id(), rows, "application/octet-stream", body)
+def entry(body: bytes, rows: int = 1, path: str = "/v1/ingest/l7_flow_log") -> Entry:
+    return Entry(path, new_batch_id(), rows, "application/octet-stream", body)
 
 
 @pytest.fixture
@@ -33,8 +40,8 @@ def server() -> Server:
     return Server()
 
 
-def outbox(server: Server, directory: Path, **limits: int) -> Outbox:
-    return Outbox(server, directory, retry_s=0.01, **limits)
+def outbox(server: Server, directory: Path, in_flight: int = 1, **limits: int) -> Outbox:
+    return Outbox(server, directory, retry_s=0.01, in_flight=in_flight, **limits)
 
 
 def bodies(server: Server) -> list[bytes]:
@@ -56,6 +63,74 @@ def test_order_is_kept_over_memory_and_disk(server: Server, tmp_path: Path) -> N
     assert counters["rows_in"] == counters["rows_sent"] == 20
     assert counters["rows_lost"] == counters["queued"] == counters["queued_bytes"] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_several_are_under_way_but_none_before_what_it_refers_to(server: Server, tmp_path: Path) -> None:
+    server.answers.clear()
+    box = outbox(server, tmp_path, in_flight=3)
+    for body in (b"1", b"2"):
+        box.put(entry(body))
+    box.put(entry(b"who", path="/v1/agent/processes"))
+    for body in (b"4", b"5", b"6", b"7"):
+        box.put(entry(body))
+    until(lambda: len(server.asked) == 3)
+    time.sleep(0.05)
+    assert sorted(server.asked) == [b"1", b"2", b"who"] and server.got == []
+    server.answers.set()
+    assert box.drain(10)
+    box.close()
+    got = bodies(server)
+    assert sorted(got) == [b"1", b"2", b"4", b"5", b"6", b"7", b"who"]
+    assert got.index(b"who") < min(got.index(body) for body in (b"4", b"5", b"6", b"7"))
+    assert [attempt for _, attempt in server.got] == [1] * 7
+
+
+def test_a_window_of_many_loses_and_doubles_nothing(server: Server, tmp_path: Path) -> None:
+    """The server goes away with several on their way, again and again, and some wait on disk."""
+    box = outbox(server, tmp_path, in_flight=8, memory_bytes=200)
+    sent = [f"{i:010d}".encode() for i in range(300)]
+    for number, body in enumerate(sent):
+        if number % 50 == 25:
+            server.answers.clear()
+            box.put(entry(body))
+            server.away.set()
+            server.answers.set()
+        else:
+            box.put(entry(body))
+        if number % 50 == 40:
+            server.away.clear()
+    assert box.drain(20)
+    box.close()
+    assert sorted(bodies(server)) == sent
+    counters = box.counters()
+    assert counters["rows_sent"] == 300 and counters["retries"] > 0 and counters["spilled"] > 0
+    assert counters["queued"] == counters["queued_bytes"] == 0
+
+
+def test_what_is_under_way_at_the_end_is_kept_for_the_next_run(server: Server, tmp_path: Path) -> None:
+    server.answers.clear()
+    box = outbox(server, tmp_path, in_flight=4)
+    sent = [b"1", b"2", b"3", b"4", b"5", b"6"]
+    for body in sent:
+        box.put(entry(body))
+    until(lambda: len(server.asked) == 4)
+    server.away.set()
+    box.close(timeout_s=0.1)
+    assert server.got == [] and box.counters()["queued"] == 6
+    server.answers.set()
+    until(lambda: box.counters()["retries"] == 4)
+    server.away.clear()
+    again = outbox(server, tmp_path)
+    assert again.drain(10)
+    again.close()
+    assert bodies(server) == sent and all(attempt > 1 for _, attempt in server.got)
 
 
 def test_what_does_not_fit_is_counted(server: Server, tmp_path: Path) -> None:

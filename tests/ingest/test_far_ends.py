@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepflow.ingest.far_ends import FarEnds
-from deepflow.ingest.tagging import tag
+from deepflow.ingest.tagging import Tags
 from deepflow.resources import Tagger
 from deepflow.resources.claims import KEEP_S, Tally
 from deepflow.resources.tagger import IP_TYPE, PROCESS_TYPE, KnownProcess
@@ -103,17 +103,26 @@ class Server:
             if name in kind.column:
                 columns[name] = [(NOW + row.at_s) * 1_000_000 for row in rows]
         sent = wire_rows(kind, len(rows), **columns)
-        stored = tag(kind, sent, TAGGER, agent, 1, self.far_ends, self.tally)
+        tags = Tags(kind, sent, TAGGER, agent)
+        tags.ask(self.far_ends, self.tally)
+        stored = tags.stored(1)
         assert stored.num_rows == len(rows)
         if "process_id_0" in stored.column_names:
             assert stored.column("process_id_0").to_pylist() == [row.client for row in rows], "the agent's own word"
-        return list(zip(*(_told(stored, suffix) for suffix in (("_0", "_1") if two_sided else ("",))), strict=True))
+        suffixes = ("_0", "_1") if two_sided else ("",)
+        told = (_told(stored, suffix, columns[f"process_id{suffix}"]) for suffix in suffixes)
+        return list(zip(*told, strict=True))
 
 
-def _told(stored: Any, suffix: str) -> list[Told]:
+def _told(stored: Any, suffix: str, pids: list[int]) -> list[Told]:
     names = ("gprocess_id", "auto_service_id", "host_id", "auto_instance_type", "auto_service_type", "auto_instance_id")
     columns = [stored.column(name + suffix).to_pylist() for name in names]
     assert columns[0] == columns[5]
+    if "tag_source_0" in stored.column_names:
+        devices = (stored.column(f"l3_device_{what}{suffix}").to_pylist() for what in ("type", "id"))
+        assert list(zip(*devices, strict=True)) == [(6 if host else 0, host) for host in columns[2]]
+        told = [1 if pid else 2 if name else 0 for pid, name in zip(pids, columns[1], strict=True)]
+        assert stored.column(f"tag_source{suffix}").to_pylist() == told
     return [Told(row[0], row[1], row[2], (row[3], row[4])) for row in zip(*columns, strict=True)]
 
 
@@ -312,7 +321,7 @@ def test_a_flood_of_connections_stays_within_the_table_and_is_counted(server: Se
             "resp_tcp_seq": np.ones(rows, int),
             "observation_point": ["c-nd"] * rows,
         }
-        tag(kind, wire_rows(kind, rows, **columns), TAGGER, A, 1, server.far_ends, server.tally)
+        Tags(kind, wire_rows(kind, rows, **columns), TAGGER, A).ask(server.far_ends, server.tally)
     # Of four keys a row some found no way in a full set of their own batch.
     assert 10 * rows < server.tally.learned <= 4 * 10 * rows
     assert server.tally.evicted >= server.tally.learned - (1 << 18) * 2 - (1 << 17)

@@ -7,6 +7,7 @@ processes and interfaces of its own node only. One looks at all that is not of n
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,8 @@ from tests.network.topology import Topology, ip
 from tests.network.watched import Watched
 
 REQUESTS = 56
-#: This long after a connection's first call its far ends are known, µs; not a multiple of the pause between two calls.
-SETTLED_US = 6_100_000
+#: Calls on a connection of their own each: so many at once, so often.
+SHORT, WAVES = 8, 5
 #: Processes of a call's ends, and on which node they are.
 NODE = {"shopper": "a", "api": "a", "nginx": "b", "mariadbd": "b"}
 
@@ -77,28 +78,52 @@ def watched(
     return watched, shop
 
 
+def named(seen: Watched, word: str) -> Counter[tuple[str, str]]:
+    """Rows by observation point and client, after each was seen to have the services and hosts of both its ends.
+
+    On a machine that stands still for a second an agent's report may come too late for the other's rows: one row in
+    ten may lack its far end, and then says nothing else of it.
+    """
+    ends = {client: (server, protocol) for client, server, protocol in CALLS}
+    columns = "observation_point, auto_service_0, auto_service_1, host_0, host_1, ip_0, ip_1"
+    rows = seen.calls(word, columns, "observation_point IN ('c-p', 's-p', 'c', 's')")
+    late = 0
+    for row in rows:
+        far = int(row["observation_point"].startswith("c"))
+        if row[f"auto_service_{far}"] == row[f"ip_{far}"]:
+            late += 1
+            assert row[f"host_{far}"] == "" and row[f"auto_service_{1 - far}"] in NODE, row
+            continue
+        client, server = row["auto_service_0"], row["auto_service_1"]
+        assert client in ends and server == ends[client][0], row
+        assert (row["host_0"], row["host_1"]) == (f"node-{NODE[client]}", f"node-{NODE[server]}"), row
+    assert late <= len(rows) / 10, (late, len(rows))
+    return Counter((row["observation_point"], row["auto_service_0"]) for row in rows)
+
+
+def test_calls_on_connections_of_their_own_have_both_ends_named(watched: tuple[Watched, Shop]) -> None:
+    """Each is over before the first agent's report: whichever comes first waits for the other's."""
+    seen, shop = watched
+    for _ in range(WAVES):
+        shop.buy("short", SHORT, connections=SHORT)
+        time.sleep(0.7)
+    count = SHORT * WAVES
+    seen.await_rows("short", count * 4, f"server_port IN ({WEB[1]}, {WEB[3]})")
+    found = named(seen, "short")
+    for point in ("c-p", "s-p", "c", "s"):
+        assert 0.9 * count <= found[point, "shopper"] <= count, found
+
+
 def test_each_agent_tells_its_end_and_the_server_joins_them(watched: tuple[Watched, Shop]) -> None:
-    """Agents report every second: what a connection carries after its first seconds has both ends named."""
+    """Agents report every second, and the server lets one wait for the other."""
     seen, shop = watched
     shop.buy("pair", REQUESTS, connections=4, pause_ms=800)
     web = f"server_port IN ({WEB[1]}, {WEB[3]})"
     seen.await_rows("pair", REQUESTS * 4, web)
     seen.await_rows("pair", REQUESTS, "l7_protocol = 60 AND observation_point = 's-p'")
-    ends = {client: (server, protocol) for client, server, protocol in CALLS}
-    columns = "observation_point, flow_id, start_time, auto_service_0, auto_service_1, host_0, host_1"
-    rows = seen.calls("pair", columns, "observation_point IN ('c-p', 's-p', 'c', 's')")
-    # nginx and the API may open further connections meanwhile.
-    began_us: dict[tuple[str, str], int] = {}
-    for row in sorted(rows, key=lambda row: row["start_time"]):
-        began_us.setdefault((row["observation_point"], row["flow_id"]), row["start_time"])
-    later = [row for row in rows if row["start_time"] > began_us[row["observation_point"], row["flow_id"]] + SETTLED_US]
-    for row in later:
-        client, server = row["auto_service_0"], row["auto_service_1"]
-        assert client in ends and server == ends[client][0], row
-        assert (row["host_0"], row["host_1"]) == (f"node-{NODE[client]}", f"node-{NODE[server]}"), row
-    named = Counter((row["observation_point"], row["auto_service_0"]) for row in later)
-    calls = {named[point, "shopper"] for point in ("c-p", "s-p", "c", "s")}
-    assert len(calls) == 1 and calls.pop() >= REQUESTS / 4, named
+    found = named(seen, "pair")
+    for point in ("c-p", "s-p", "c", "s"):
+        assert 0.9 * REQUESTS <= found[point, "shopper"] <= REQUESTS, found
 
     # A trace joins the spans of both agents from the first call on.
     roots = seen.calls("pair", "_id", f"{web} AND observation_point = 'c-p' AND process_kname_0 = 'shopper'")

@@ -70,16 +70,51 @@ def test_meters_of_one_end_and_of_a_pair_are_the_same() -> None:
         assert found[0] == found[1]
 
 
+#: What the server adds to flows alone: the public tables have them, and no source tells most of them yet.
+OF_FLOWS = {
+    *("province", "region_id", "az_id", "l3_device_type", "l3_device_id", "pod_node_id", "pod_ns_id", "pod_group_id"),
+    *("pod_id", "pod_cluster_id", "epc_id", "subnet_id", "service_id", "tag_source", "team_id", "acl_gids"),
+}
+#: The other columns of DeepFlow's flow log that its documents name; {} stands for both sides.
+FLOW_LOG = """
+    mac{} eth_type vlan ip4{} ip6{} is_ipv4 protocol tunnel_tier tunnel_type tunnel_tx_id tunnel_rx_id tunnel_tx_ip4{}
+    tunnel_rx_ip4{} tunnel_tx_ip6{} tunnel_rx_ip6{} tunnel_is_ipv4 tunnel_tx_mac{} tunnel_rx_mac{} client_port
+    server_port tcp_flags_bit{} syn_seq syn_ack_seq last_keepalive_seq last_keepalive_ack l7_protocol host_id{}
+    l3_epc_id{} auto_instance_id{} auto_instance_type{} auto_service_id{} auto_service_type{} time close_type
+    signal_source flow_id aggregated_flow_ids init_ipid capture_network_type_id nat_source capture_nic_type capture_nic
+    observation_point agent_id l2_end{} l3_end{} start_time end_time duration is_new_flow status gprocess_id{}
+    nat_real_ip4{} nat_real_port{} direction_score request_domain packet_tx packet_rx byte_tx byte_rx l3_byte_tx
+    l3_byte_rx l4_byte_tx l4_byte_rx total_packet_tx total_packet_rx total_byte_tx total_byte_rx l7_request l7_response
+    l7_parse_failed rtt rtt_client rtt_server tls_rtt srt_sum art_sum rrt_sum cit_sum srt_count art_count rrt_count
+    cit_count srt_max art_max rrt_max cit_max retrans_tx retrans_rx zero_win_tx zero_win_rx syn_count synack_count
+    retrans_syn retrans_synack l7_client_error l7_server_error l7_server_timeout ooo_tx ooo_rx fin_count _id
+"""
+
+
+def test_the_flow_log_has_every_public_column() -> None:
+    table = load().tables["flow_log.l4_flow_log"]
+    wanted = {name.format(side) for name in FLOW_LOG.split() for side in ("_0", "_1")}
+    stored = {column.name for column in table.stored_columns()}
+    assert not wanted - stored
+    assert {column.base for column in table.stored_columns() if column.name not in wanted} == OF_FLOWS | {"_batch"}
+    # An error is the client's or the server's: their sum is not stored.
+    assert "l7_error" in {metric.name for metric in table.metrics}
+
+
 def test_resource_tags_of_both_logs_are_the_same() -> None:
-    """What names a resource grows in all tables together. A province is of an address, and flows alone have it."""
+    """What names a resource grows in all tables together."""
     tables = load().tables
     tags = [
-        {(c.name, c.type) for c in tables[f"flow_log.{name}"].columns if c.source == "ingest" and c.base != "province"}
+        {
+            (c.name, c.type)
+            for c in tables[f"flow_log.{name}"].columns
+            if c.source == "ingest" and c.base not in OF_FLOWS
+        }
         for name in ("l4_flow_log", "l7_flow_log")
     ]
     assert tags[0] == tags[1]
     bases = [
-        {c.base for c in table.columns if c.source == "ingest" and c.base != "province"}
+        {c.base for c in table.columns if c.source == "ingest" and c.base not in OF_FLOWS}
         for table in tables.values()
         if table.kind != "internal" and table.database.startswith("flow_")
     ]
