@@ -1,11 +1,12 @@
 //! What is left out: by filters, by marks, and because there is no room.
 
 use std::io::{Read, Write};
+use std::sync::PoisonError;
 
 use _core::bpf::CaptureConfig;
 use _core::event::Direction;
 
-use crate::seen::{Seen, netns, observe, pair, start, with_each_hook};
+use crate::seen::{FLOOD, Seen, drain, netns, observe, pair, start, with_each_hook};
 
 #[test]
 fn a_quiet_socket_sends_nothing_more_and_others_do() {
@@ -16,7 +17,7 @@ fn a_quiet_socket_sends_nothing_more_and_others_do() {
             client.write_all(b"first").unwrap();
             other.write_all(b"first").unwrap();
             let mut before = Seen::default();
-            while capture.poll(&mut before) > 0 {}
+            drain(capture, &mut before);
             let piece = before.at(Direction::Egress, client.local_addr().unwrap())[0].clone();
             capture.quiet(piece.socket);
             client.write_all(b"second").unwrap();
@@ -83,6 +84,7 @@ fn what_does_not_fit_is_counted() {
 
 #[test]
 fn a_ring_that_goes_round_gives_every_record_once() {
+    let _alone = FLOOD.write().unwrap_or_else(PoisonError::into_inner);
     with_each_hook(|config| {
         // A chunk of 128 KiB a CPU, gone round several times with records of every length.
         let (client, mut server) = pair("127.0.0.1");
@@ -113,6 +115,7 @@ fn a_ring_that_goes_round_gives_every_record_once() {
 #[test]
 fn a_ring_that_is_read_while_it_is_written_gives_every_record_once() {
     const MESSAGES: u32 = 40_000;
+    let _alone = FLOOD.write().unwrap_or_else(PoisonError::into_inner);
     with_each_hook(|config| {
         let (mut client, mut server) = pair("127.0.0.1");
         let from = client.local_addr().unwrap();

@@ -1,6 +1,8 @@
 //! Traffic under a capture, and what it hands out.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use _core::bpf::{Capture, CaptureConfig, CaptureCounters, Hook, HookReport};
 use _core::event::{Direction, EventSink, ProcessChange, Segment, SocketChange};
@@ -90,12 +92,29 @@ pub fn start(config: &CaptureConfig) -> (Capture, Vec<HookReport>) {
     Capture::start(config).unwrap_or_else(|error| panic!("{:?}: {error}", config.hook))
 }
 
-/// Runs `traffic` under a capture. The kernel writes a record before the call returns, so one look is enough.
+/// Everything that is there. A record is whole before its call returns, but one of another thread that is being written
+/// holds back what is later, and that thread may have lost its CPU.
+pub fn drain(capture: &mut Capture, seen: &mut Seen) {
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(150) {
+        if capture.poll(seen) > 0 {
+            last = Instant::now();
+        } else {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Held for writing by tests whose traffic would fill the rings of all others: all are one process.
+pub static FLOOD: RwLock<()> = RwLock::new(());
+
+/// Runs `traffic` under a capture.
 pub fn observe<T>(config: &CaptureConfig, traffic: impl FnOnce(&mut Capture) -> T) -> (Seen, CaptureCounters, T) {
+    let _calm = FLOOD.read().unwrap_or_else(PoisonError::into_inner);
     let (mut capture, _) = start(config);
     let result = traffic(&mut capture);
     let mut seen = Seen::default();
-    while capture.poll(&mut seen) > 0 {}
+    drain(&mut capture, &mut seen);
     (seen, capture.counters(), result)
 }
 
