@@ -64,6 +64,8 @@ pub struct Place {
     pub nic: u32,
     /// Kind of the tunnel that carried it (`tunnel_type`), 0 none.
     pub tunnel: u8,
+    /// What told the addresses before translation (`nat_source`), 0 nothing.
+    pub nat_source: u8,
     /// Network namespace (inode) of the interface, 0 unknown.
     pub netns: u32,
 }

@@ -183,6 +183,27 @@ fn one_connection_at_two_places() {
 }
 
 #[test]
+fn what_a_load_balancer_wrote_of_the_client_stands_in_every_row() {
+    let mut packets = product("{}");
+    for (at, mut data) in connection().into_iter().enumerate() {
+        // The last packet of the handshake has it: kind 254, port 8080, 203.0.113.5.
+        if at == 2 {
+            data.extend([254, 8, 0x1f, 0x90, 203, 0, 113, 5]);
+            (data[17], data[46]) = (48, 0x70);
+        }
+        see(&mut packets, &Nowhere, 0, START_US + at as u64 * 1000, &data);
+    }
+    let rows = Rows::of(packets.finish(START_US + SECOND, false));
+    assert_eq!(rows.numbers("l4_flow_log", "nat_real_ip4_0"), [0xcb00_7105]);
+    assert_eq!(rows.numbers("l4_flow_log", "nat_real_port_0"), [8080]);
+    assert_eq!(rows.numbers("l4_flow_log", "nat_real_port_1"), [0]);
+    for table in ["l4_flow_log", "l7_flow_log", "application_map.1s"] {
+        assert_eq!(rows.numbers(table, "nat_source"), [6], "{table}");
+    }
+    assert_eq!(rows.numbers("network_map.1s", "nat_source").last(), Some(&6));
+}
+
+#[test]
 fn a_long_flow_has_a_row_a_minute() {
     let mut packets = product("{}");
     let mut rows = Rows::default();

@@ -38,6 +38,8 @@ class _Rows:
     address: tuple[Keys, Keys]
     service: Keys
     """Protocol and server port."""
+    protocol: Ints
+    client_port: Ints
     connection: Keys
     time_s: Ints
     known: tuple[Bools, Bools]
@@ -99,6 +101,7 @@ class FarEnds:
         for side in (0, 1):
             left[side][self._ask(self._connections, keys[side], rows, side, left[side], (0,), tally)] = False
         self._by_numbers(rows, keys, left, news, tally)
+        self._by_real_address(rows, keys[0], left[0], tally)
         server = self._server_key(rows.address[1], rows.service)
         self._ask(self._places, server, rows, 1, left[1], (0, 1), tally)
         return {side: (rows.index, rows.who[side]) for side in (0, 1)}
@@ -109,13 +112,16 @@ class FarEnds:
         ends = (address[0][index], address[1][index])
         service = self._services(table)[index]
         connection = _mixed(_mixed(ends[0], ends[1]) + self._secret, service << np.uint64(16))
-        connection = _mixed(connection, _numbers(table, "client_port")[index].astype(np.uint64))
+        client_port = _numbers(table, "client_port")[index]
+        connection = _mixed(connection, client_port.astype(np.uint64))
         tags = [sides[side] for side in (0, 1)]
         return _Rows(
             table,
             index,
             ends,
             service,
+            _numbers(table, "protocol")[index],
+            client_port,
             connection,
             time_s[index],
             (tags[0].gprocess_id[index] > 0, tags[1].gprocess_id[index] > 0),
@@ -153,6 +159,7 @@ class FarEnds:
         who, time_s = rows.who[0].take(index), rows.time_s[index]
         client, service = rows.address[0][index], rows.service[index]
         pair = self._pair_key(client, rows.address[1][index], service)
+        self._calls.claim(self._socket_key(client, rows.protocol[index], rows.client_port[index]), who, time_s, tally)
         new = self._places.claim(pair, who, time_s, tally)
         self._places.claim(self._client_key(client[new], service[new]), who.take(new), time_s[new], tally)
 
@@ -182,6 +189,19 @@ class FarEnds:
             found, there = found[known], there.take(known)
             back = _side_key(there.link, 1 - side)
             self._connections.claim(back, rows.who[1 - side].take(found), rows.time_s[found], tally)
+
+    def _by_real_address(self, rows: _Rows, keys: Keys, left: Bools, tally: Tally) -> None:
+        """Clients of connections into which a load balancer wrote the client's own address and port (TOA)."""
+        if "nat_real_port_0" not in rows.table.column_names:
+            return
+        address, port = (_numbers(rows.table, f"nat_real_{what}_0")[rows.index] for what in ("ip4", "port"))
+        client = address.astype(np.uint64)
+        wanted = left & (port > 0)
+        wanted &= ~self._repeated(client, rows.time_s)
+        found = self._ask(self._calls, self._socket_key(client, rows.protocol, port), rows, 0, wanted, (), tally)
+        left[found] = False
+        found = found[rows.who[0].gprocess[found] > 0]
+        self._connections.claim(keys[found], rows.who[0].take(found), rows.time_s[found], tally)
 
     def _ask(
         self,
@@ -259,6 +279,9 @@ class FarEnds:
 
     def _pair_key(self, client: Keys, server: Keys, service: Keys) -> Keys:
         return _mixed(_mixed(_mixed(client + self._secret, server), service), np.uint64(6))
+
+    def _socket_key(self, client: Keys, protocol: Ints, port: Ints) -> Keys:
+        return _mixed(_mixed(client + self._secret, (protocol << 16 | port).astype(np.uint64)), np.uint64(7))
 
     def _services(self, table: pa.Table) -> Keys:
         return (_numbers(table, "protocol") << 16 | _numbers(table, "server_port")).astype(np.uint64)

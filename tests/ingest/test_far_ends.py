@@ -2,7 +2,7 @@
 
 import ipaddress
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Seen:
     at_s: int = 0
     protocol: int = 6
     role: int = 0
+    real: tuple[str, int] = ("0.0.0.0", 0)
+    """The client's own address and port, as a load balancer wrote them."""
 
 
 @dataclass
@@ -99,6 +101,9 @@ class Server:
         for name, side in (("req_tcp_seq", 0), ("resp_tcp_seq", 1), ("syn_seq", 0), ("syn_ack_seq", 1)):
             if name in kind.column:
                 columns[name] = [row.numbers[side] for row in rows]
+        if "nat_real_port_0" in kind.column:
+            columns["nat_real_ip4_0"] = [int(ipaddress.ip_address(row.real[0])) for row in rows]
+            columns["nat_real_port_0"] = [row.real[1] for row in rows]
         for name in ("start_time", "end_time"):
             if name in kind.column:
                 columns[name] = [(NOW + row.at_s) * 1_000_000 for row in rows]
@@ -304,6 +309,23 @@ def test_meters_have_no_client_port_and_are_named_where_one_process_fits(server:
     server.take(A, "l7_flow_log", Seen(client=3, ports=(40_001, 80)))
     assert server.take(B, pairs, Seen(server=3, point="s-p")) == [(NOBODY, process(B, 3))]
     assert server.take(B, ends, Seen(role=0)) == [(NOBODY,)]
+
+
+def test_a_client_behind_a_load_balancer_is_known_by_the_address_that_it_wrote(server: Server) -> None:
+    balancer = "192.0.2.99"
+    server.take(A, "l7_flow_log", Seen(client=1, ends=(CLIENT, "198.51.100.1")))
+    behind = Seen(server=3, point="s", ends=(balancer, SERVER), ports=(50_000, 80))
+    assert server.take(B, "l4_flow_log", behind) == [(NOBODY, process(B, 3))]
+    written = replace(behind, real=(CLIENT, 40_000))
+    assert server.take(B, "l4_flow_log", replace(written, real=(CLIENT, 40_001))) == [(NOBODY, process(B, 3))]
+    assert server.take(B, "l4_flow_log", replace(written, protocol=17)) == [(NOBODY, process(B, 3))]
+    assert server.take(B, "l4_flow_log", written) == [(process(A, 1), process(B, 3))]
+    # The connection is known from then on, in rows that have no such address as well.
+    assert server.take(B, "l7_flow_log", replace(behind, point="s-p")) == [(process(A, 1), process(B, 3))]
+    # An address that two hosts call their own names nobody.
+    server.take(C, "l7_flow_log", Seen(client=2, ports=(40_009, 80)))
+    other = replace(written, ports=(50_001, 80))
+    assert server.take(B, "l4_flow_log", other)[0][0] == NOBODY
 
 
 def test_a_flood_of_connections_stays_within_the_table_and_is_counted(server: Server) -> None:

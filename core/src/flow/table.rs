@@ -277,7 +277,7 @@ impl FlowTable {
         // The engine's local side is what was the client when it got the first bytes.
         let first = usize::from(flow.turned);
         let (local, remote) = (flow.ends[first], flow.ends[1 - first]);
-        let source = Source::Packet(flow.place);
+        let source = Source::Packet(Place { nat_source: flow.nat_source(), ..flow.place });
         let segment = |direction, tcp_seq, length, payload| Segment {
             time_us: seen.time_us,
             source,

@@ -195,7 +195,7 @@ impl Interfaces {
         let netns = homes[1].or(homes[0]).unwrap_or(one.netns);
         let same_bridge = |bridge: Option<u32>| bridge.is_some_and(|bridge| bridge != 0 && bridge == one.bridge());
         let l2_end = [0, 1].map(|side| l3_end[side] || same_bridge(hanging[side]));
-        Place { point, l2_end, l3_end, nic: one.capture_nic, tunnel: 0, netns }
+        Place { point, l2_end, l3_end, nic: one.capture_nic, tunnel: 0, nat_source: 0, netns }
     }
 }
 
