@@ -32,6 +32,9 @@ class Entry:
     attempt: int = 1
     sequence: int = 0
     file: Path | None = None
+    file_bytes: int = 0
+    failures: int = 0
+    """How many failures there had been when it was sent last."""
 
     @property
     def alone(self) -> bool:
@@ -61,9 +64,9 @@ def new_batch_id() -> str:
 class Outbox:
     """A queue with its senders. `put` never blocks nor raises for lack of space: what does not fit is counted.
 
-    Entries leave in their order, up to `in_flight` before the first is answered; one by one while the server cannot be
-    reached. Beyond `memory_bytes` new entries go to `directory`, up to `disk_bytes`; beyond that the oldest on disk is
-    dropped and counted in `rows_lost`. Entries left at `close` go to disk; the next run sends them.
+    Entries leave in their order, up to `in_flight` before the first is answered; after a failure one, and one more with
+    each success. Beyond `memory_bytes` new entries go to `directory`, up to `disk_bytes`; beyond that the oldest on
+    disk is dropped and counted in `rows_lost`. Entries left at `close` go to disk; the next run sends them.
     """
 
     def __init__(
@@ -84,11 +87,12 @@ class Outbox:
         self._memory_limit, self._disk_limit, self._retry_s = memory_bytes, disk_bytes, retry_s
         self._memory: OrderedDict[int, Entry] = OrderedDict()
         self._disk: deque[tuple[Path, int]] = deque()
-        self._memory_used = self._disk_used = 0
+        # The bytes of entries that were taken from disk, and whose files are still there, count for both.
+        self._memory_used = self._disk_used = self._both_used = 0
         self._sequence = 0
         self._most, self._window = in_flight, in_flight
         self._sending: set[int] = set()
-        self._pause_s, self._paused_until = retry_s, 0.0
+        self._pause_s, self._paused_until, self._failures = retry_s, 0.0, 0
         lock = threading.Lock()
         self._wake, self._emptied = threading.Condition(lock), threading.Condition(lock)
         self._stopping = False
@@ -121,7 +125,7 @@ class Outbox:
             return {
                 **self._counters,
                 "queued": len(self._memory) + len(self._disk),
-                "queued_bytes": self._memory_used + self._disk_used,
+                "queued_bytes": self._memory_used + self._disk_used - self._both_used,
             }
 
     def drain(self, timeout_s: float) -> bool:
@@ -142,13 +146,23 @@ class Outbox:
             for entry in self._memory.values():
                 # One in flight may have arrived: the next run must ask before it stores.
                 entry.attempt += 1
-                self._spill(entry)
+                if entry.file is None:
+                    self._spill(entry)
+                else:
+                    self._disk.append((entry.file, entry.file_bytes))
             self._memory.clear()
+            self._memory_used = self._both_used = 0
 
     def _start_one(self) -> None:
         thread = threading.Thread(target=self._run, name=f"outbox {len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads for this process: those that there are go on.
+            if not self._threads:
+                raise
+            return
         self._threads.append(thread)
-        thread.start()
 
     def _run(self) -> None:
         while (entry := self._next()) is not None:
@@ -174,6 +188,7 @@ class Outbox:
                 entry = self._candidate() if pause_s <= 0 else None
                 if entry is not None:
                     self._sending.add(entry.sequence)
+                    entry.failures = self._failures
                     self._idle -= 1
                     if len(self._memory) > len(self._sending) or self._disk:
                         self._call_one()
@@ -212,6 +227,8 @@ class Outbox:
         """
         while self._disk:
             file, size = self._disk[0]
+            if self._memory and self._memory_used + size > self._memory_limit:
+                return None
             try:
                 entry = _decode(file)
             except (OSError, ValueError, KeyError) as error:
@@ -220,8 +237,9 @@ class Outbox:
                 self._forget(file, size)
                 continue
             self._disk.popleft()
-            self._disk_used -= size
+            entry.file_bytes = size
             self._keep(entry)
+            self._both_used += len(entry.body)
             return entry
         return None
 
@@ -232,27 +250,34 @@ class Outbox:
             entry.attempt += 1
             self._counters["retries"] += 1
             # Those that were on their way together fail together, which is one failure.
-            if self._window > 1 or not self._sending:
+            if entry.failures == self._failures:
                 waiting = len(self._memory) + len(self._disk)
                 log.warning("The server cannot be reached, %d entries wait: %s", waiting, error)
+                self._failures += 1
+                self._window = 1
                 self._paused_until = time.monotonic() + self._pause_s
                 self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-            self._window = 1
 
     def _done(self, entry: Entry, how: str) -> None:
         with self._wake:
             self._sending.discard(entry.sequence)
-            self._window, self._pause_s = self._most, self._retry_s
+            # A success of what was sent before the last failure says nothing of the server now.
+            if entry.failures == self._failures:
+                self._window = min(self._window + 1, self._most)
+                self._pause_s = max(self._pause_s / 2, self._retry_s)
             self._counters[f"batches_{how}"] += 1
             self._counters[f"rows_{how}"] += entry.rows
             if self._memory.pop(entry.sequence, None) is not None:
                 self._memory_used -= len(entry.body)
+                if entry.file is not None:
+                    self._both_used -= len(entry.body)
+                    self._disk_used -= entry.file_bytes
             if entry.file is not None:
-                entry.file.unlink(missing_ok=True)
+                _delete(entry.file)
             self._emptied.notify_all()
 
     def _spill(self, entry: Entry) -> None:
-        file = entry.file or self._directory / f"{entry.sequence:012d}-{entry.batch}{_SUFFIX}"
+        file = self._directory / f"{entry.sequence:012d}-{entry.batch}{_SUFFIX}"
         head = {"path": entry.path, "batch": entry.batch, "rows": entry.rows, "content_type": entry.content_type}
         data = json.dumps(head).encode() + b"\n" + entry.body
         while self._disk and self._disk_used + len(data) > self._disk_limit:
@@ -286,7 +311,7 @@ class Outbox:
         self._forget(file, size)
 
     def _forget(self, file: Path, size: int) -> None:
-        file.unlink(missing_ok=True)
+        _delete(file)
         self._disk.popleft()
         self._disk_used -= size
 
@@ -314,6 +339,13 @@ def _decode(file: Path) -> Entry:
         sequence=_sequence(file),
         file=file,
     )
+
+
+def _delete(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.error("%s cannot be deleted, its batch will be offered once more: %s", file, error)
 
 
 def _sequence(file: Path) -> int:

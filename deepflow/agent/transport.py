@@ -13,7 +13,7 @@ _REPEATABLE = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST
 
 
 class Transport:
-    """One connection to one server. `agent_id` is 0 until `register` succeeded."""
+    """Connections to one server, for any thread. `agent_id` is 0 until `register` succeeded."""
 
     def __init__(self, url: str, token: str = "", timeout_s: float = 30.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}

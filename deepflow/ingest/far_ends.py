@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepflow.resources.claims import Bools, Claims, Ints, Keys, Tally, Who
+from deepflow.resources.claims import DUE_S, Bools, Claims, Ints, Keys, Tally, Who
 from deepflow.resources.tagger import IP_TYPE, PROCESS_TYPE, Side
 
 _CONNECTIONS = 1 << 18
@@ -25,6 +25,8 @@ _PLACES = 1 << 17
 _NUMBERS = (("req_tcp_seq", "resp_tcp_seq"), ("syn_seq", "syn_ack_seq"))
 # Where a side was seen at its own socket or interface, under the address that it calls its own.
 _AT_HOME = (("c-p", "c"), ("s-p", "s"))
+# How far the clocks of two hosts may differ.
+_CLOCKS_S = 2
 Sides = dict[int | None, Side]
 
 
@@ -196,11 +198,15 @@ class FarEnds:
             return
         address, port = (_numbers(rows.table, f"nat_real_{what}_0")[rows.index] for what in ("ip4", "port"))
         client = address.astype(np.uint64)
-        wanted = left & (port > 0)
-        wanted &= ~self._repeated(client, rows.time_s)
-        found = self._ask(self._calls, self._socket_key(client, rows.protocol, port), rows, 0, wanted, (), tally)
+        wanted = left & (port > 0) & ~self._repeated(client, rows.time_s)
+        # Another process may have had the port before: what was claimed before the flow began is not meant. Claims
+        # that go on are renewed now and then only, and a new one may come too late to contradict an old one.
+        new = _numbers(rows.table, "is_new_flow")[rows.index] == 1
+        since_s = _seconds(rows.table, "start_time")[rows.index] - np.where(new, _CLOCKS_S, DUE_S + _CLOCKS_S)
+        keys_there = self._socket_key(client, rows.protocol, port)
+        found = self._ask(self._calls, keys_there, rows, 0, wanted, (), tally, since_s)
         left[found] = False
-        found = found[rows.who[0].gprocess[found] > 0]
+        found = found[(rows.who[0].gprocess[found] > 0) & ~new[found]]
         self._connections.claim(keys[found], rows.who[0].take(found), rows.time_s[found], tally)
 
     def _ask(
@@ -212,13 +218,14 @@ class FarEnds:
         wanted: Bools,
         ends: Sequence[int],
         tally: Tally,
+        since_s: Ints | None = None,
     ) -> Ints:
         """Puts what the claims tell into `rows.who`, unless an address of these `ends` repeats in another network.
 
         Returns the rows that need no further question: they were answered, or who it was is ambiguous.
         """
         index = np.flatnonzero(wanted)
-        who, ambiguous = claims.find(keys[index], rows.time_s[index])
+        who, ambiguous = claims.find(keys[index], rows.time_s[index], None if since_s is None else since_s[index])
         known = np.flatnonzero(who.service > 0)
         told, who = index[known], who.take(known)
         refused = np.zeros(len(told), np.bool_)
@@ -349,6 +356,12 @@ def _is_in(values: pa.ChunkedArray, wanted: Sequence[str]) -> Bools:
 
 def _numbers(table: pa.Table, name: str) -> Ints:
     return np.asarray(table.column(name).to_numpy(), np.int64)
+
+
+def _seconds(table: pa.Table, name: str) -> Ints:
+    """A column of times in whole s since 1970."""
+    micros = table.column(name).cast(pa.timestamp("us")).cast(pa.int64())
+    return np.asarray(micros.to_numpy(), np.int64) // 1_000_000
 
 
 def _sided(base: str, side: int | None) -> str:

@@ -52,7 +52,8 @@ class Ingest:
         self._tables = schema.wire_tables()
         self._counters = Counters()
         self._far_ends = FarEnds() if name_far_ends else None
-        self._heard: dict[int, float] = {}
+        # The agent heard last, and the last one before that was another, with the time of each.
+        self._heard = ((0, -_SILENT_S), (0, -_SILENT_S))
         self._geography = geography
         self._started_s = int(time.time())
         journal = Journal(resources.metadata)
@@ -149,6 +150,9 @@ class Ingest:
     def _enqueue(self, name: str, agent_id: int, batch: int, attempt: int, data: bytes) -> Future[int]:
         if name not in self._tables:
             raise BatchError(f"There is no table {name!r}; batches go to {', '.join(self._tables)}.")
+        if self._writers[name].full():
+            self._counters.add(name, batches_busy=1)
+            raise Busy(f"Too many rows are waiting for {name}; repeat the batch later.")
         if not self._resources.is_agent(agent_id):
             raise Busy(f"Agent {agent_id} is unknown to this server; it must register, then repeat the batch.")
         rows = decode(self._tables[name][0], name, data)
@@ -159,13 +163,15 @@ class Ingest:
     def _tagged(
         self, name: str, rows: pa.Table, agent_id: int, batch: int
     ) -> tuple[pa.Table, Callable[[], pa.Table] | None]:
-        """The rows with their tags, and how they are tagged once more after a while, None if they need not."""
+        """The rows with their tags, and None; or the rows as they came, and how they get their tags after a while."""
         tags = Tags(self._tables[name][0], rows, self._resources.tagger(), agent_id)
         if self._far_ends is None:
             return tags.stored(batch, self._geography), None
         far_ends, tally = self._far_ends, Tally()
         tags.ask(far_ends, tally)
-        if not (self._others(agent_id) and tags.newest_open(far_ends) > time.time() - _LATE_S):
+        # Meters come two seconds after the logs that name their ends.
+        others = self._others(agent_id) and "client_port" in rows.column_names
+        if not (others and tags.newest_open(far_ends) > time.time() - _LATE_S):
             self._count(name, tally)
             return tags.stored(batch, self._geography), None
         # What is found is counted when it is asked for the last time.
@@ -173,17 +179,21 @@ class Ingest:
 
         def again() -> pa.Table:
             tally = Tally()
-            tags.ask(far_ends, tally)
+            try:
+                tags.ask(far_ends, tally)
+            except Exception:
+                log.exception("The far ends of a batch of %s were not asked for again.", name)
             self._count(name, tally)
             return tags.stored(batch, self._geography)
 
-        return tags.stored(batch, self._geography), again
+        return rows, again
 
     def _others(self, agent_id: int) -> bool:
         """Whether there are agents besides this one."""
         now = time.monotonic()
-        self._heard[agent_id] = now
-        return any(now - heard < _SILENT_S for agent, heard in list(self._heard.items()) if agent != agent_id)
+        last, before = self._heard
+        self._heard = ((agent_id, now), before if last[0] == agent_id else last)
+        return now - self._heard[1][1] < _SILENT_S
 
     def _count(self, name: str, tally: Tally) -> None:
         self._counters.add(name, **{f"ends_{what}": count for what, count in asdict(tally).items() if count})

@@ -16,8 +16,8 @@ from deepflow.schema import Table
 _SIDE_TAGS = Side.__slots__
 _HOST_TYPE = 6
 _OWN_AGENT, _OTHER_AGENT = 1, 2
-# The one team, no policy; what no source tells (regions, Kubernetes, networks) is 0.
-_CONSTANTS: dict[str, int | list[int]] = {"team_id": 1, "acl_gids": []}
+# The one team; what no source tells (regions, Kubernetes, networks) is 0.
+_CONSTANTS = {"team_id": 1}
 # From the tags of a side as its own agent told them, and as they are after the others were asked.
 _FROM_SIDES: dict[str, Callable[[Side, Side], NDArray[Any]]] = {
     "l3_device_type": lambda _, side: np.where(side.host_id > 0, _HOST_TYPE, 0),
@@ -68,6 +68,10 @@ class Tags:
                 columns[column.name] = pa.array(values, column.arrow_type)
             elif column.base == "province":
                 columns[column.name] = _provinces(rows, geography, column.side)
+            elif pa.types.is_list(column.arrow_type):
+                # No policies: no groups of policies.
+                nothing = pa.array([], column.arrow_type.value_type)
+                columns[column.name] = pa.ListArray.from_arrays(np.zeros(rows.num_rows + 1, np.int32), nothing)
             else:
                 value = batch if column.name == "_batch" else _CONSTANTS.get(column.base, 0)
                 columns[column.name] = pa.repeat(pa.scalar(value, column.arrow_type), rows.num_rows)

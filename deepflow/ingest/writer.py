@@ -45,7 +45,7 @@ class Job:
     hold_s: float = 0.0
     """How long it waits before it may be stored."""
     again: Callable[[], pa.Table] | None = None
-    """The same rows after that time, None if they are as they were."""
+    """Gives the rows as they are stored after that time, with the same times; None if they are so already."""
     due: float = 0.0
     done: Future[int] = field(default_factory=Future)
 
@@ -65,8 +65,8 @@ class Pace:
         return max(0.0, (1.0 - self._tokens) / self._per_s)
 
     def spend(self) -> None:
-        """Counts an insert."""
-        self._tokens -= 1.0
+        """Counts an insert; what was spent in haste is owed for a second at most."""
+        self._tokens = max(self._tokens - 1.0, -1.0)
 
 
 class TableWriter:
@@ -93,7 +93,7 @@ class TableWriter:
         self._store, self._counters, self._journal, self._derived = store, counters, journal, derived
         self._queue: deque[Job] = deque()
         self._held: deque[Job] = deque()
-        self._rows = self._bytes = 0
+        self._rows = self._bytes = self._ready_rows = 0
         self._changed = threading.Condition()
         self._known: OrderedDict[int, Job | None] = OrderedDict()
         self._pace = Pace()
@@ -124,11 +124,18 @@ class TableWriter:
             self._known[job.batch] = job
             self._known.move_to_end(job.batch)
             job.due = time.monotonic() + job.hold_s
-            (self._held if job.hold_s > 0 else self._queue).append(job)
+            if job.hold_s > 0:
+                self._held.append(job)
+            else:
+                self._ready(job)
             self._rows += job.rows.num_rows
             self._bytes += size
             self._changed.notify_all()
             return job.done
+
+    def full(self) -> bool:
+        """Whether no further batch would be taken."""
+        return self._rows >= _MAX_QUEUED_ROWS or self._bytes >= _MAX_QUEUED_BYTES
 
     def queued_rows(self) -> int:
         """Rows that wait."""
@@ -165,7 +172,7 @@ class TableWriter:
                 next_s = self._release()
             wait_s = self._pace.wait_s()
             if wait_s > 0:
-                self._changed.wait_for(lambda: self._stopped or self._rows >= _FULL_ROWS, wait_s)
+                self._changed.wait_for(lambda: self._stopped or self._ready_rows >= _FULL_ROWS, wait_s)
                 self._release()
             jobs: list[Job] = []
             rows = 0
@@ -174,6 +181,7 @@ class TableWriter:
                 jobs.append(job)
                 rows += job.rows.num_rows
                 self._rows -= job.rows.num_rows
+                self._ready_rows -= job.rows.num_rows
                 self._bytes -= job.rows.nbytes
                 if rows >= _FULL_ROWS:
                     break
@@ -181,11 +189,15 @@ class TableWriter:
                 self._pace.spend()
             return jobs
 
+    def _ready(self, job: Job) -> None:
+        self._queue.append(job)
+        self._ready_rows += job.rows.num_rows
+
     def _release(self) -> float | None:
         """Queues the held batches whose time has come, all at the end; in how many s it comes for the next one."""
         now = time.monotonic()
         while self._held and (self._stopped or self._held[0].due <= now):
-            self._queue.append(self._held.popleft())
+            self._ready(self._held.popleft())
         return self._held[0].due - now if self._held else None
 
     def _write(self, jobs: Sequence[Job]) -> None:

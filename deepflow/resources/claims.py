@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 KEEP_S = 300
 """How long a claim holds, and how long two that contradict each other make an end ambiguous."""
-# A claim that repeats a younger one than this changes nothing, so that what goes on and on costs one look.
-_DUE_S = 30
+DUE_S = 30
+"""A claim that repeats a younger one than this changes nothing, so that what goes on and on costs one look."""
 _WAYS = 8
 # Rows of one batch that meet in one set get a way each, one a round.
 _ROUNDS = 2 * _WAYS
@@ -78,13 +78,17 @@ class Claims:
                 break
         return news
 
-    def find(self, keys: Keys, time_s: Ints) -> tuple[Who, Bools]:
+    def find(self, keys: Keys, time_s: Ints, since_s: Ints | None = None) -> tuple[Who, Bools]:
         """Who is at each key, and where that is ambiguous.
 
-        Several processes of one service leave the service and its host; several services nothing.
+        Several processes of one service leave the service and its host; several services nothing. With `since_s`, what
+        was claimed last before that time counts for nothing.
         """
         slot, hit = self._slots(keys)
-        alive = hit & (np.abs(time_s - self._seen.take(slot)) <= KEEP_S)
+        seen = self._seen.take(slot)
+        alive = hit & (np.abs(time_s - seen) <= KEEP_S)
+        if since_s is not None:
+            alive &= seen >= since_s
         if not alive.any():
             nobody = np.zeros(len(keys), np.uint32)
             return Who(nobody, nobody, nobody.astype(np.uint16), nobody.astype(np.uint64)), alive
@@ -118,7 +122,7 @@ class Claims:
         seen = self._seen.take(slot)
         same = self._gprocess.take(slot) == who.gprocess
         # What comes from long before the last claim says nothing about now.
-        changing = np.where(same, time_s - seen >= _DUE_S, time_s >= seen - KEEP_S)
+        changing = np.where(same, time_s - seen >= DUE_S, time_s >= seen - KEEP_S)
         if not changing.any():
             return
         slot, who, time_s, seen = slot[changing], who.take(changing), time_s[changing], seen[changing]

@@ -21,6 +21,8 @@ from deepflow.store import StoreError, open_store, prepare
 log = logging.getLogger(__name__)
 # Requests that wait for the store get this long when the server stops; the whole stop stays under five seconds.
 _GRACE_S = 2
+# An agent has up to twenty, and keeps open those that it had.
+_CONNECTIONS = 8192
 
 
 class ServerError(Exception):
@@ -48,7 +50,7 @@ def run(settings: ServerSettings) -> None:
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=_GRACE_S,
-            limit_concurrency=1024,
+            limit_concurrency=_CONNECTIONS,
             server_header=False,
         )
         with _signals_outlived():

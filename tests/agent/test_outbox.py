@@ -133,6 +133,39 @@ def test_what_is_under_way_at_the_end_is_kept_for_the_next_run(server: Server, t
     assert bodies(server) == sent and all(attempt > 1 for _, attempt in server.got)
 
 
+def test_one_thread_does_when_there_can_be_no_more(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    box = outbox(server, tmp_path, in_flight=8)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    sent = [f"{i}".encode() for i in range(9)]
+    for body in sent:
+        box.put(entry(body))
+    assert box.drain(10)
+    box.close()
+    assert bodies(server) == sent
+
+
+def test_what_was_on_its_way_together_fails_once(server: Server, tmp_path: Path) -> None:
+    """The window opens again by one a success, and the pause does not grow by each of those that failed."""
+    server.answers.clear()
+    server.away.set()
+    box = outbox(server, tmp_path, in_flight=4)
+    for body in (b"1", b"2", b"3", b"4", b"5", b"6"):
+        box.put(entry(body))
+    until(lambda: len(server.asked) == 4)
+    server.answers.set()
+    until(lambda: box.counters()["retries"] >= 5)
+    assert len(server.asked) < 4 + 9, "one at a time asks whether the server is there"
+    server.away.clear()
+    assert box.drain(10)
+    box.close()
+    assert sorted(bodies(server)) == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
 def test_what_does_not_fit_is_counted(server: Server, tmp_path: Path) -> None:
     server.away.set()
     box = outbox(server, tmp_path, memory_bytes=10, disk_bytes=600)

@@ -42,6 +42,7 @@ class Seen:
     at_s: int = 0
     protocol: int = 6
     role: int = 0
+    new: bool = True
     real: tuple[str, int] = ("0.0.0.0", 0)
     """The client's own address and port, as a load balancer wrote them."""
 
@@ -103,6 +104,7 @@ class Server:
                 columns[name] = [row.numbers[side] for row in rows]
         if "nat_real_port_0" in kind.column:
             columns["nat_real_ip4_0"] = [int(ipaddress.ip_address(row.real[0])) for row in rows]
+            columns["is_new_flow"] = [int(row.new) for row in rows]
             columns["nat_real_port_0"] = [row.real[1] for row in rows]
         for name in ("start_time", "end_time"):
             if name in kind.column:
@@ -320,8 +322,13 @@ def test_a_client_behind_a_load_balancer_is_known_by_the_address_that_it_wrote(s
     assert server.take(B, "l4_flow_log", replace(written, real=(CLIENT, 40_001))) == [(NOBODY, process(B, 3))]
     assert server.take(B, "l4_flow_log", replace(written, protocol=17)) == [(NOBODY, process(B, 3))]
     assert server.take(B, "l4_flow_log", written) == [(process(A, 1), process(B, 3))]
-    # The connection is known from then on, in rows that have no such address as well.
-    assert server.take(B, "l7_flow_log", replace(behind, point="s-p")) == [(process(A, 1), process(B, 3))]
+    # Who had the port long before is somebody else.
+    assert server.take(B, "l4_flow_log", replace(written, at_s=10)) == [(NOBODY, process(B, 3))]
+    # What goes on for minutes is known in rows that have no such address as well.
+    by_socket = replace(behind, point="s-p", at_s=20)
+    assert server.take(B, "l7_flow_log", by_socket) == [(NOBODY, process(B, 3))]
+    assert server.take(B, "l4_flow_log", replace(written, new=False, at_s=20)) == [(process(A, 1), process(B, 3))]
+    assert server.take(B, "l7_flow_log", by_socket) == [(process(A, 1), process(B, 3))]
     # An address that two hosts call their own names nobody.
     server.take(C, "l7_flow_log", Seen(client=2, ports=(40_009, 80)))
     other = replace(written, ports=(50_001, 80))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deepflow.ingest.writer import Pace
 from tests.ingest.batches import ipc, wire_rows
 from tests.ingest.conftest import IDENTITY, Inside, process
 
@@ -80,6 +81,13 @@ def test_nothing_waits_that_nobody_else_could_name(inside: Inside, agents: tuple
     assert known.result(30) == local.result(30) == 3
     assert not held.done() or alone_s > 1, "only what has an open end waits"
     assert held.result(30) == 3
+
+
+def test_haste_is_not_paid_for_with_long_silence() -> None:
+    pace = Pace(per_s=10, burst=3)
+    for _ in range(100):
+        pace.spend()
+    assert 0 < pace.wait_s() <= 0.2
 
 
 def test_a_server_that_stops_stores_at_once_what_waits(inside: Inside, agents: tuple[int, int]) -> None:
