@@ -202,15 +202,23 @@ def test_the_way_to_the_database(plain: Topology, watch: Watch) -> None:
     ready(watched, shop)
     shop.buy("database", REQUESTS, connections=4, pause_ms=20)
     where = f"l7_protocol = 60 AND server_port = {DATABASE[1]}"
-    watched.await_rows("database", 4 * REQUESTS, where)
-    rows = watched.calls("database", "request_resource, observation_point, process_kname_0, process_kname_1", where)
+    columns = "request_resource, observation_point, process_kname_0, process_kname_1"
+
+    def seen() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
+        rows = watched.calls("database", columns, where)
+        points = defaultdict(set)
+        for row in rows:
+            points[row["request_resource"]].add(row["observation_point"])
+        return rows, points
+
+    def whole() -> bool:
+        points = seen()[1]
+        return len(points) == REQUESTS and all({"c-p", "c", "s", "s-p"} <= those for those in points.values())
+
+    assert eventually(whole, 60), seen()[1]
+    rows, _ = seen()
     for row in rows:
         if row["observation_point"] == "c-p":
             assert row["process_kname_0"] == "api", row
         if row["observation_point"] == "s-p":
             assert row["process_kname_1"] == "mariadbd", row
-    points = defaultdict(set)
-    for row in rows:
-        points[row["request_resource"]].add(row["observation_point"])
-    assert len(points) == REQUESTS
-    assert all({"c-p", "c", "s", "s-p"} <= seen for seen in points.values()), points

@@ -54,6 +54,7 @@ def test_bytes_and_packets_are_those_of_the_interface(options: tuple[str, ...], 
     assert packets[1] + dropped == pytest.approx(packets[0], rel=0.01), (packets, dropped)
     if not dropped:
         for interface, ours in pairs:
-            assert ours == pytest.approx(interface, rel=0.01), pairs
+            # An interface counts ARP and neighbour discovery as well.
+            assert ours == pytest.approx(interface, rel=0.01, abs=500), pairs
     # How many depends on who else wants the processor; none at all would compare nothing.
     assert dropped <= 0.5 * packets[0], (packets, dropped)
