@@ -114,11 +114,11 @@ def deepflow_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts `deepflow server` on a free port and an empty store; may be called more than once."""
     started: list[Running] = []
 
-    def start(*arguments: str) -> Running:
+    def start(*arguments: str, within: tuple[str, ...] = ()) -> Running:
         port, number = unused_port(), len(started)
         listen = f"127.0.0.1:{port}"
         words = ["server", "--data", str(tmp_path / f"data{number}"), "--listen", listen, *arguments]
-        started.append(Running(words, tmp_path / f"server{number}.log", f"http://{listen}"))
+        started.append(Running(words, tmp_path / f"server{number}.log", f"http://{listen}", within))
         started[-1].await_health()
         return started[-1]
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ def run(settings: ServerSettings) -> None:
     Raises:
         ServerError: port in use, folder not writable or in use, store, metadata or a file of the settings not usable.
     """
+    _allow_connections()
     token = _token(settings.token_file)
     geography = _geography(settings)
     with _listening(settings.listen) as listener, ExitStack() as opened:
@@ -56,6 +58,13 @@ def run(settings: ServerSettings) -> None:
         with _signals_outlived():
             uvicorn.Server(config).run(sockets=[listener])
         log.info("Stopping: queued batches are being stored.")
+
+
+def _allow_connections() -> None:
+    """As many files as the process may open: a login shell begins with 1024 of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,17 @@ def test_the_token_guards_everything_but_health_and_the_page(deepflow_server: St
         assert http.get("/v1/web/map", headers={"Authorization": "Bearer 0123456789abcdeg"}).status_code == 401
         assert http.get("/v1/web/map", headers={"Authorization": "Bearer 0123456789abcdef"}).status_code == 200
     assert "0123456789abcdef" not in server.said()
+
+
+def test_more_connections_than_a_login_shell_may_have(deepflow_server: Callable[..., Running]) -> None:
+    """Each agent keeps some: the server raises its own limit of open files."""
+    server = deepflow_server(within=("prlimit", "--nofile=256:4096"))
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with ExitStack() as opened:
+        for _ in range(600):
+            opened.enter_context(socket.create_connection(address))
+        assert httpx.get(f"{server.url}/v1/health", trust_env=False).is_success
+    assert server.stop() == 0
 
 
 def test_what_the_page_asks(deepflow_server: Start) -> None:
