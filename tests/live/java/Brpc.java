@@ -47,6 +47,10 @@ public class Brpc {
         RpcClientOptions options = new RpcClientOptions();
         options.setProtocolType(Options.ProtocolType.PROTOCOL_BAIDU_STD_VALUE);
         options.setMaxTryTimes(1);
+        // A server that stands still for a while (holds.py) is waited for.
+        options.setConnectTimeoutMillis(30_000);
+        options.setReadTimeoutMillis(30_000);
+        options.setWriteTimeoutMillis(30_000);
         RpcClient client = new RpcClient("list://127.0.0.1:" + port, options);
         Asked echo = BrpcProxy.getProxy(client, Asked.class);
         EnumValueDescriptorProto text = EnumValueDescriptorProto.newBuilder().setName("hello").build();

@@ -34,7 +34,7 @@ class DubboEnds {
         ReferenceConfig<T> reference = new ReferenceConfig<>();
         reference.setInterface(type);
         reference.setVersion(version);
-        reference.setTimeout(10000);
+        reference.setTimeout(30000);
         reference.setRetries(0);
         reference.setCheck(false);
         reference.setUrl(url);

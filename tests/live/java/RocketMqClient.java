@@ -23,6 +23,9 @@ public class RocketMqClient {
         DefaultMQProducer producer = new DefaultMQProducer("shop");
         producer.setNamesrvAddr(arguments[0]);
         producer.setVipChannelEnabled(false);
+        // A server that stands still for a while (holds.py) is waited for.
+        producer.setSendMsgTimeout(30_000);
+        producer.setMqClientApiTimeout(30_000);
         producer.start();
         StringBuilder sent = new StringBuilder();
         for (int number = 0; number < 10; number++) {

@@ -38,7 +38,7 @@ public class Sofa {
         MethodConfig note = new MethodConfig().setName("note").setInvokeType("oneway");
         ConsumerConfig<Orders> wish = new ConsumerConfig<Orders>().setApplication(application)
             .setInterfaceId(Orders.class.getName()).setProtocol("bolt").setDirectUrl("bolt://127.0.0.1:" + port)
-            .setMethods(List.of(note)).setTimeout(5000).setRegister(false).setSubscribe(false);
+            .setMethods(List.of(note)).setTimeout(30000).setRegister(false).setSubscribe(false);
         Orders orders = wish.refer();
         for (int i = 0; i < 10; i++) {
             orders.hello("world");
@@ -51,7 +51,7 @@ public class Sofa {
         }
         Orders missing = new ConsumerConfig<Orders>().setApplication(application)
             .setInterfaceId(Orders.class.getName()).setUniqueId("missing").setProtocol("bolt")
-            .setDirectUrl("bolt://127.0.0.1:" + port).setTimeout(5000).setRegister(false).setSubscribe(false).refer();
+            .setDirectUrl("bolt://127.0.0.1:" + port).setTimeout(30000).setRegister(false).setSubscribe(false).refer();
         try {
             missing.hello("nobody there");
         } catch (Exception refused) {
