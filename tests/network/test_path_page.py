@@ -34,7 +34,9 @@ def test_the_slow_wire_is_found(tmp_path: Path, watch: Watch, browser: Browser) 
         watched.await_rows("page", REQUESTS * len(WAY), f"signal_source = {PACKET} AND {database}")
         for calls in (web, database):
             watched.await_rows("page", REQUESTS, f"{calls} AND observation_point = 's-p'")
-        root = watched.calls("page", "_id", f"{web} AND observation_point = 'c-p'")[0]["_id"]
+        # The shortest: one that this machine held up elsewhere on its way would say so, rightly.
+        roots = watched.calls("page", "_id, response_duration", f"{web} AND observation_point = 'c-p'")
+        root = min(roots, key=lambda row: int(row["response_duration"]))["_id"]
         command = (sys.executable, "-m", "deepflow.cli", "path", "api", "mariadbd", "--server", watched.url)
         told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
