@@ -12,6 +12,17 @@ from tests.network.watched import Watch
 SECONDS = 10
 
 
+def known_neighbours(made: Topology) -> None:
+    """Neither end of the captured cable asks for the other's hardware address: ARP is no flow."""
+    for place in (made.place("a1"), made.nodes["a"]):
+        for line in place.run("ip", "-4", "neigh", "show").splitlines():
+            address, _, interface, *words = line.split()
+            if "lladdr" in words:
+                hardware = words[words.index("lladdr") + 1]
+                where = ("dev", interface, "nud", "permanent")
+                place.run("ip", "neigh", "replace", address, "lladdr", hardware, *where)
+
+
 @pytest.mark.parametrize(
     "options", [("-b", "200M"), ("-P", "4"), ("-R",), ("-u", "-b", "100M", "-l", "200")], ids=" ".join
 )
@@ -19,6 +30,7 @@ def test_bytes_and_packets_are_those_of_the_interface(options: tuple[str, ...], 
     """Only one interface is captured: what it had and no flow has, the agent's own counter says was dropped."""
     watched = watch(plain, "^vetha1$")
     capturing(watched)
+    known_neighbours(plain)
     nic = {name: nic for nic, name in watched.interfaces().items()}["a/vetha1"]
 
     def counted() -> tuple[int, int, int, int]:
@@ -54,7 +66,5 @@ def test_bytes_and_packets_are_those_of_the_interface(options: tuple[str, ...], 
     assert packets[1] + dropped == pytest.approx(packets[0], rel=0.01), (packets, dropped)
     if not dropped:
         for interface, ours in pairs:
-            # An interface counts ARP and neighbour discovery as well.
-            assert ours == pytest.approx(interface, rel=0.01, abs=500), pairs
-    # How many depends on who else wants the processor; none at all would compare nothing.
-    assert dropped <= 0.5 * packets[0], (packets, dropped)
+            assert ours == pytest.approx(interface, rel=0.01), pairs
+    assert dropped <= 0.05 * packets[0], "more is lost than a busy machine explains"
