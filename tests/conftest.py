@@ -93,15 +93,15 @@ class Running:
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-4000:]
 
-    def stop(self) -> int:
+    def stop(self, seconds: float = 5) -> int:
         """SIGTERM, at most 5 s as the contract says; the exit code."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(5)
+                self.process.wait(seconds)
             except subprocess.TimeoutExpired:
                 self.kill()
-                pytest.fail(f"{self.arguments[0]} did not stop within 5 s of SIGTERM; it said:\n{self.said()}")
+                pytest.fail(f"{self.arguments[0]} did not stop within {seconds} s of SIGTERM; it said:\n{self.said()}")
         return self.process.returncode
 
     def kill(self) -> None:
@@ -124,7 +124,7 @@ def deepflow_server(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield start
     for one in started:
-        one.stop()
+        one.stop(30)  # the contract has tests of its own
 
 
 @pytest.fixture
@@ -139,4 +139,4 @@ def deepflow_agent(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield start
     for one in started:
-        one.stop()
+        one.stop(30)  # the contract has tests of its own

@@ -29,6 +29,9 @@ def http(shared_server: Running) -> Iterator[httpx.Client]:
         cluster = Cluster(opened, NOW)
         cluster.fill(QUICK, COUNT)
         cluster.fill(SLOW, COUNT, "c-nd", SLOW_US, {"c": 2, "c-nd": 2})
+        # The server writes new names to its dictionaries within a second or two.
+        named = eventually(lambda: [point["where"] for point in path(opened, **asked(SLOW))["points"]] == WHERE)
+        assert named, path(opened, **asked(SLOW))
         yield opened
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import ROOT, Running
 
@@ -160,5 +160,6 @@ def browser() -> Iterator[Browser]:
         pytest.skip("the page is not built; run make web")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        expect.set_options(timeout=30_000)  # shop, agent, server and browser share the processors
         yield chromium
         chromium.close()

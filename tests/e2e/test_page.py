@@ -65,7 +65,9 @@ def test_a_person_follows_an_edge_to_a_request_to_its_flame_graph(
         return int(query(observed.url, sql)[0]["calls"])
 
     def on_the_map() -> int:
-        edges = httpx.get(f"{observed.url}/v1/web/map", params={"from": start, "to": end}, trust_env=False).json()
+        edges = httpx.get(
+            f"{observed.url}/v1/web/map", params={"from": start, "to": end}, trust_env=False, timeout=60
+        ).json()
         names = {node["id"]: node["name"] for node in edges["nodes"]}
         return sum(edge["request"] for edge in edges["edges"] if names[edge["target"]] == "nginx")
 

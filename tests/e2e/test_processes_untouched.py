@@ -37,6 +37,7 @@ def test_processes_keep_pid_and_start_time_and_old_connections_are_seen(observed
         used = eventually(partial(client_ports, observed, port))
         assert used, f"no {name} session over a connection from before the agent"
         assert used <= pools[port]
+    assert observed.agent.stop() == 0
     after = observed.shop.status()["processes"]
     assert after == before
     assert all(Path(f"/proc/{one['pid']}").exists() for one in after)

@@ -53,7 +53,7 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_away_for_thirty_seconds(o
         "--seconds", "45", "--rate", "40", "--kind", "item", "--prefix", "away"
     )
     time.sleep(5)
-    observed.server.stop()
+    observed.server.stop(30)
     time.sleep(30)
     observed.server.start()
     observed.server.await_health()
@@ -64,7 +64,7 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_away_for_thirty_seconds(o
 
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed_in_mid_insert_five_times(observed: Observed) -> None:
     traffic = observed.shop.traffic_in_background(
-        "--seconds", "60", "--rate", "100", "--kind", "item", "--prefix", "killed"
+        "--seconds", "90", "--rate", "66", "--kind", "item", "--prefix", "killed"
     )
     in_mid_insert = 0
     while in_mid_insert < 5 and traffic.poll() is None:

@@ -28,8 +28,8 @@ _RUN = 0.0002
 _LONGEST_RUN, _LONGEST_IDLE_RUN = 0.2, 0.01
 #: After so many stops at least this long: a server that has yet to warm up must not starve.
 _LATE, _LATE_RUN = 12, 0.1
-#: Stops of one client, at most.
-_STOPS = 30
+#: Stops of one client, at most; those before it asked anything have a bound of their own.
+_STOPS, _EARLY_STOPS = 30, 60
 #: Clocks of the test and of the rows agree within, µs.
 _SLACK_US = 2_000
 _SESSION = 2
@@ -127,6 +127,12 @@ class Holds:
         #: From when to when each client ran, µs since 1970.
         self.runs: list[tuple[int, int]] = []
 
+    def await_reading(self, seconds: float) -> None:
+        """Wait until nothing lies unread in a socket: a client may be gone before the server reads its last words."""
+        deadline = time.monotonic() + seconds
+        while _request_waits(self._inside) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
     @contextmanager
     def during(self, roots: list[int]) -> Iterator[None]:
         """Stop these processes again and again while the body runs a client."""
@@ -144,7 +150,8 @@ class Holds:
 
     def _run(self, roots: list[int], over: threading.Event) -> None:
         pids, run, waits = set(roots), _RUN, False
-        for number in range(_STOPS):
+        early = late = 0
+        while early < _EARLY_STOPS and late < _STOPS:
             pids = _stop(roots, pids)
             from_us, waited = _now_us(), waits
             deadline = time.monotonic() + (_PATIENCE if waited else _FIRST_PATIENCE)
@@ -156,9 +163,13 @@ class Holds:
                 time.sleep(_WAIT)
             self.list.append(Hold(from_us, _now_us(), frozenset(pids)))
             _send(pids, signal.SIGCONT)
+            if waits or late:
+                late += 1
+            else:
+                early += 1
             # The server has read what waited before, if something else had to come first.
             run = _RUN if waits and not still else min(2 * run, _LONGEST_RUN if waits else _LONGEST_IDLE_RUN)
-            if over.wait(run if number < _LATE else max(run, _LATE_RUN)):
+            if over.wait(run if early + late <= _LATE else max(run, _LATE_RUN)):
                 return
 
     def compare(self, rows: list[dict[str, Any]]) -> tuple[int, int]:

@@ -138,6 +138,7 @@ class Observed:
 
         `flush`: requests that still wait for a response come out too, without one.
         """
+        self.holds.await_reading(5)
         time.sleep(0.1)  # the core reads the kernel's ring every few milliseconds
         self._drain(flush)
         found = [row for row in self._rows if row["l7_protocol"] == l7_protocol]

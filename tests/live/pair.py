@@ -35,7 +35,7 @@ class Host:
         said = file.with_suffix(".log")
         with said.open("wb") as log:
             # The buffer holds a test's whole traffic: a frame that is lost here fails the test.
-            command = f"tcpdump -i eth0 -n -U -B 65536 -Z root -s {bytes_each} -w".split()
+            command = f"tcpdump -i eth0 -n -U --immediate-mode -B 65536 -Z root -s {bytes_each} -w".split()
             process = subprocess.Popen(self.inside(*command, file, expression), stderr=log)
         try:
             deadline = time.monotonic() + 30
@@ -43,8 +43,7 @@ class Host:
                 assert process.poll() is None and time.monotonic() < deadline, said.read_text()
                 time.sleep(0.02)
             yield
-            # What came in the last block of the ring is handed on within a second.
-            time.sleep(1.2)
+            time.sleep(1)
         finally:
             process.terminate()
             process.wait(20)

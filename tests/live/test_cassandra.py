@@ -23,10 +23,12 @@ from cassandra import ConsistencyLevel
 from cassandra.cluster import Cluster, ExecutionProfile, EXEC_PROFILE_DEFAULT
 from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy
 from cassandra.query import BatchStatement, SimpleStatement
-profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), retry_policy=FallthroughRetryPolicy())
+profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), retry_policy=FallthroughRetryPolicy(),
+    request_timeout=60)
 version, port, packed = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "lz4"
 cluster = Cluster(["127.0.0.1"], port=port, protocol_version=version, compression=packed,
-    schema_metadata_enabled=False, token_metadata_enabled=False, execution_profiles={EXEC_PROFILE_DEFAULT: profile})
+    schema_metadata_enabled=False, token_metadata_enabled=False, connect_timeout=30, control_connection_timeout=30,
+    execution_profiles={EXEC_PROFILE_DEFAULT: profile})
 session = cluster.connect()
 session.execute("CREATE KEYSPACE shop WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
 session.execute("USE shop")

@@ -12,7 +12,7 @@ def test_udp_tcp_and_missing_names(seen: Observed) -> None:
     words = "dnsmasq -k -p 15353 --listen-address=127.0.0.1 --bind-interfaces --no-resolv --no-hosts --no-daemon"
     zone = ["--conf-file=/dev/null", "--local=/test/", "--host-record=shop.test,127.0.0.9", "--txt-record=t.test,hi"]
     seen.start(*words.split(), "--user=root", "--pid-file=", *zone, port=15353)
-    dig = ["dig", "@127.0.0.1", "-p", "15353", "+tries=1", "+time=5"]
+    dig = ["dig", "@127.0.0.1", "-p", "15353", "+tries=1", "+time=30"]
     for _ in range(5):
         assert "127.0.0.9" in seen.run(*dig, "shop.test")
     assert "127.0.0.9" in seen.run(*dig, "+tcp", "shop.test")

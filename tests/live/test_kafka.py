@@ -36,6 +36,9 @@ for _ in range(2):
             done.result()
         except KafkaException as error:
             refused.append(error.args[0].code())
+consumer = Consumer({**broker, "group.id": "billing", "auto.offset.reset": "earliest", "enable.auto.commit": False})
+for partition in range(2):  # a partition takes no record yet when its topic is told of
+    consumer.get_watermark_offsets(TopicPartition("orders", partition), timeout=30)
 producer = Producer({**broker, "linger.ms": 0})
 offsets = []
 def delivered(error, message):
@@ -48,7 +51,6 @@ careless = Producer({**broker, "acks": 0, "linger.ms": 0})
 for _ in range(3):
     careless.produce("orders", b"secret", partition=0)
     careless.flush()
-consumer = Consumer({**broker, "group.id": "billing", "auto.offset.reset": "earliest", "enable.auto.commit": False})
 consumer.subscribe(["orders"])
 read = commits = 0
 while read < 13:
@@ -67,10 +69,11 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 where = {"bootstrap_servers": "127.0.0.1:9092"}
 KafkaAdminClient(**where).create_topics([NewTopic("invoices", 1, 1)])
+consumer = KafkaConsumer(**where, auto_offset_reset="earliest")
+consumer.end_offsets([TopicPartition("invoices", 0)])  # the partition takes no record yet when its topic is told of
 producer = KafkaProducer(**where, linger_ms=0, compression_type=sys.argv[1] or None)
 for number in range(5):
     producer.send("invoices", b"secret" * 50, headers=[("traceparent", sys.argv[2].encode())]).get(30)
-consumer = KafkaConsumer(**where, auto_offset_reset="earliest")
 consumer.assign([TopicPartition("invoices", 0)])
 read = 0
 while read < 5:

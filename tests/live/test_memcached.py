@@ -48,7 +48,7 @@ print(json.dumps(hits))
 
 BINARY = """
 import json, bmemcached
-client = bmemcached.Client(("127.0.0.1:11211",))
+client = bmemcached.Client(("127.0.0.1:11211",), socket_timeout=30)
 for i in range(2):
     client.set(f"bin{i}", "secret")
 found = client.get_multi([f"bin{i}" for i in range(20)])

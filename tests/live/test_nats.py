@@ -20,7 +20,7 @@ async def answer(message):
     await message.respond(b"private")
 
 async def main():
-    connection = await nats.connect("nats://127.0.0.1:4222")
+    connection = await nats.connect("nats://127.0.0.1:4222", connect_timeout=30)
     came = asyncio.Queue()
     await connection.subscribe("price", queue="pricers", cb=answer)
     await connection.subscribe("shop.>", cb=came.put)
@@ -37,7 +37,7 @@ async def main():
         await connection.request("nobody.home", b"private", timeout=30)
     except nats.errors.NoRespondersError:
         pass
-    stream = connection.jetstream()
+    stream = connection.jetstream(timeout=30)
     await stream.add_stream(name="ORDERS", subjects=["orders.*"])
     for _ in range(5):
         await stream.publish("orders.new", b"private", headers=HEADERS)

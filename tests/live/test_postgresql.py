@@ -71,7 +71,8 @@ def start(seen: Observed, data: Path) -> Observed:
     become = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
     seen.run(*become, BINARIES / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync")
     options = ("-h", "127.0.0.1", "-p", "5432", "-k", data, "-c", "shared_buffers=16MB", "-c", "fsync=off")
-    seen.start(*become, BINARIES / "postgres", "-D", data, *options, port=5432)
+    log = seen.start(*become, BINARIES / "postgres", "-D", data, *options, port=5432)
+    seen.await_output(log, "ready to accept connections")
     return seen
 
 

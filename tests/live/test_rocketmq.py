@@ -25,6 +25,9 @@ mappedFileSizeCommitLog=1048576
 mappedFileSizeConsumeQueue=60000
 diskMaxUsedSpaceRatio=99
 timerWheelEnable=false
+waitTimeMillsInSendQueue=60000
+waitTimeMillsInPullQueue=60000
+osPageCacheBusyTimeOutMills=60000
 """
 
 

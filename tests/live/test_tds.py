@@ -11,7 +11,8 @@ TDS = 201
 
 PYTDS = """
 import pytds
-with pytds.connect("127.0.0.1", port=1433, database="shop", user="sa", password="hidden", autocommit=True) as c:
+with pytds.connect("127.0.0.1", port=1433, database="shop", user="sa", password="hidden", autocommit=True,
+                   login_timeout=60, disable_connect_retry=True) as c:
     k = c.cursor()
     for i in range(10):
         k.execute("INSERT INTO t VALUES (1)")

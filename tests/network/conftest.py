@@ -38,11 +38,14 @@ def watch(
 ) -> Watch:
     """Starts server and agent for a topology that runs; the agent captures the interfaces that the topology has."""
 
-    def start(made: Topology, interfaces: str = INTERFACES) -> Watched:
+    def start(made: Topology, interfaces: str = INTERFACES, ring_mib: int = 0) -> Watched:
         where = "DEEPFLOW_AGENT_INPUTS__CBPF__AF_PACKET__"
         monkeypatch.setenv(f"{where}INTERFACE_REGEX", "^$")
         monkeypatch.setenv(f"{where}INNER_INTERFACE_CAPTURE_ENABLED", "true")
         monkeypatch.setenv(f"{where}INNER_INTERFACE_REGEX", interfaces)
+        if ring_mib:
+            monkeypatch.setenv(f"{where}TUNNING__RING_BLOCKS_ENABLED", "true")
+            monkeypatch.setenv(f"{where}TUNNING__RING_BLOCKS", str(ring_mib * 4))
         monkeypatch.setenv("DEEPFLOW_AGENT_PROCESSORS__REQUEST_LOG__TAG_EXTRACTION__OBFUSCATE_PROTOCOLS", "[Redis]")
         server = deepflow_server()
         agent = deepflow_agent(server.url, "--ignore-pid", str(os.getpid()))

@@ -14,6 +14,8 @@ from tests.network.watched import Watch, Watched
 
 PORT = 5201
 VOLUME = ("-n", "30M", "-b", "100M")
+#: A machine that takes its processors away for half a second sends much at once afterwards.
+RING_MIB = 32
 #: iperf3 ends its data connection with a reset, after which a flow is kept for 35 s.
 ENDED_S = 90
 #: iperf3's control connection, its data connection.
@@ -43,12 +45,12 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
     """The sender's node loses what it forwards, behind the points where the sender is captured."""
     for pod in ("a1", "b1"):
         plain.cut_in_the_pod(pod)
-    watched = watch(plain, "^(eth0|vetha1|vethb1)$")
+    watched = watch(plain, "^(eth0|vetha1|vethb1)$", RING_MIB)
     capturing(watched)
     if percent:
         side = "dport" if sender == "a1" else "sport"
         plain.lose(sender[0], percent, f"tcp {side} {PORT}")
-    counted_by = plain.place(sender)
+    counted_by, dropped_before = plain.place(sender), watched.dropped()
     before = counted_by.kernel_counters()["Tcp.RetransSegs"]
     iperf(plain, *VOLUME, *(["-R"] if sender == "b1" else []))
     kernel = counted_by.kernel_counters()["Tcp.RetransSegs"] - before
@@ -66,6 +68,7 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
             assert sent == pytest.approx(kernel, rel=0.1, abs=3), (interface, table, seen, kernel)
             # The other side only acknowledges.
             assert seen[f"retrans_{theirs}s"] <= 3, (interface, table, seen)
+    assert watched.dropped() == dropped_before, "packets were not seen: what they were is not in the numbers above"
 
 
 def closed_flows(watched: Watched, table: str, nic: str, db: str, precision: str | None) -> dict[str, float]:

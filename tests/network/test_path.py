@@ -115,6 +115,7 @@ def test_names_are_looked_up_through_both_nats(plain: Topology, watch: Watch) ->
         assert WEB[0] in plain.place("a1").run("getent", "ahostsv4", name)
     where = f"l7_protocol = 120 AND signal_source = {PACKET} AND request_type = 'A'"
     watched.await_rows("many", REQUESTS * len(WEB_WAY), where)
+    watched.await_rows("many", REQUESTS * (2 + len(WEB_WAY)), "l7_protocol = 120 AND request_type = 'A'")
     columns = "_id, request_resource, request_type"
     asked = watched.calls("many", columns, "observation_point = 'c-p' AND request_type = 'A'")
     assert sorted(row["request_resource"] for row in asked) == sorted(asked_for)

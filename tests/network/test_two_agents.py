@@ -127,7 +127,8 @@ def test_each_agent_tells_its_end_and_the_server_joins_them(watched: tuple[Watch
     shop.buy("pair", REQUESTS, connections=4, pause_ms=800)
     web = f"server_port IN ({WEB[1]}, {WEB[3]})"
     seen.await_rows("pair", REQUESTS * 4, web)
-    seen.await_rows("pair", REQUESTS, "l7_protocol = 60 AND observation_point = 's-p'")
+    seen.await_rows("pair", REQUESTS * 4, "server_port = 8000")
+    seen.await_rows("pair", REQUESTS * 4, "l7_protocol = 60")
     found = named(seen, "pair")
     for point in ("c-p", "s-p", "c", "s"):
         assert 0.9 * REQUESTS <= found[point, "shopper"] <= REQUESTS, found

@@ -25,8 +25,8 @@ DROPPED = ("packet/packets_dropped", "packet/packets_throttled")
 class Watch(Protocol):
     """Starts server and agent for a topology that runs."""
 
-    def __call__(self, made: Topology, interfaces: str = INTERFACES) -> Watched:
-        """`interfaces`: a regular expression of those that are captured."""
+    def __call__(self, made: Topology, interfaces: str = INTERFACES, ring_mib: int = 0) -> Watched:
+        """`interfaces`: a regular expression of those that are captured; `ring_mib`: of each ring, 0 as by default."""
 
 
 @dataclass

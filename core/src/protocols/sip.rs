@@ -139,7 +139,8 @@ impl Sip {
                     message.kind = Kind::Session;
                     return Some(message);
                 }
-                if self.open.contains(&key) {
+                // Sent again, perhaps read after the answer to the first.
+                if self.open.contains(&key) || self.closed.contains(&key) {
                     return None;
                 }
                 remember(&mut self.open, key, MAX_OPEN);

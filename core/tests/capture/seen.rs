@@ -92,14 +92,18 @@ pub fn start(config: &CaptureConfig) -> (Capture, Vec<HookReport>) {
     Capture::start(config).unwrap_or_else(|error| panic!("{:?}: {error}", config.hook))
 }
 
+/// After so long without a record there is none: a thread loses its processor for less.
+const SILENCE_MS: u64 = 400;
+
 /// Everything that is there. A record is whole before its call returns, but one of another thread that is being written
 /// holds back what is later, and that thread may have lost its CPU.
 pub fn drain(capture: &mut Capture, seen: &mut Seen) {
-    let mut last = Instant::now();
-    while last.elapsed() < Duration::from_millis(150) {
+    let (mut last, mut silent) = (Instant::now(), 0);
+    while silent < 20 || last.elapsed() < Duration::from_millis(SILENCE_MS) {
         if capture.poll(seen) > 0 {
-            last = Instant::now();
+            (last, silent) = (Instant::now(), 0);
         } else {
+            silent += 1;
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -17,6 +17,7 @@ import java.net.InetSocketAddress;
 import java.text.ParseException;
 import java.util.Date;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -34,6 +35,8 @@ public class Iso8583 {
         0x100, 0x110, 0x140, 0x200, 0x210, 0x400, 0x410, 0x420, 0x430, 0x800, 0x810,
     };
     static final int TO_THE_CLIENT = 900001;
+    /** How many requests come at once, and the longest that the host takes for one of them, ms. */
+    static final int TOGETHER = 10, TOGETHER_MOST = 500;
 
     static boolean packed;
 
@@ -132,6 +135,9 @@ public class Iso8583 {
         ServerConfiguration settings = ServerConfiguration.newBuilder().build();
         Iso8583Server<IsoMessage> server = new Iso8583Server<>(port, settings, factory);
         server.addMessageListener(new Listener() {
+            /** What to say after so many milliseconds, of those that come many at a time; all wait from the last on. */
+            final Map<Runnable, Long> together = new LinkedHashMap<>();
+
             boolean heard(ChannelHandlerContext context, IsoMessage message) {
                 if (message.getType() == 0x800) {
                     if (number(message, 70) == 1) {
@@ -151,7 +157,11 @@ public class Iso8583 {
                         answer.setValue(38, "A1B2C3", IsoType.ALPHA, 6);
                     }
                     Runnable tell = () -> context.writeAndFlush(answer);
-                    context.executor().schedule(tell, amount.longValue(), TimeUnit.MILLISECONDS);
+                    together.put(tell, amount.longValue());
+                    if (amount.longValue() == 0 || amount.longValue() > TOGETHER_MOST || together.size() == TOGETHER) {
+                        together.forEach((it, delay) -> context.executor().schedule(it, delay, TimeUnit.MILLISECONDS));
+                        together.clear();
+                    }
                 }
                 return false;
             }
@@ -245,14 +255,14 @@ public class Iso8583 {
                     await(1);
                 }
             }
-            card(0x200, stan++, "300.00");
+            card(0x200, stan++, "600.00");
             await(1);
             // Many at a time, answered from the last to the first; the number is that of another class, too.
-            for (int delay = 500; delay > 0; delay -= 100) {
+            for (int delay = TOGETHER_MOST; delay > 0; delay -= 100) {
                 card(0x100, stan, delay + ".00");
                 card(0x200, stan++, (delay - 50) + ".51");
             }
-            await(10);
+            await(TOGETHER);
             // A notification has no number and no answer.
             send(factory.newMessage(0x140)
                     .setValue(3, 1000, IsoType.NUMERIC, 6)

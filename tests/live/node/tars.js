@@ -34,6 +34,7 @@ function Proxy() {
 
 async function calls() {
   const proxy = client.stringToProxy(Proxy, `${servant}@${endpoint}`);
+  proxy._worker.timeout = 30000; // a server that stands still for a while (holds.py) is waited for
   const call = (name, options) => proxy._worker.tars_invoke(name, text("world"), options);
   for (let i = 0; i < 10; i++) {
     await call("hello", {

@@ -36,8 +36,8 @@ const RESCAN: Duration = Duration::from_secs(3);
 /// After a change there may be more: an interface comes first, then its addresses.
 const SOON: Duration = Duration::from_millis(500);
 const SOON_SCANS: u32 = 4;
-/// How long packets of an interface may still be in a ring after it went.
-const DEPARTURE: Duration = Duration::from_secs(1);
+/// How long packets of an interface may still be in a ring after it went: a worker without a processor comes late.
+const DEPARTURE: Duration = Duration::from_secs(5);
 /// Least time between two looks.
 const CALM: Duration = Duration::from_millis(100);
 
