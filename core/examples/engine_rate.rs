@@ -1,6 +1,8 @@
-//! Messages a second through the whole engine on one core, from segment to Arrow IPC, for a mixed load. Prints JSON.
+//! Messages a second through the whole engine on one core, from segment to Arrow IPC. Prints JSON.
 //!
-//! `cargo run --release --no-default-features --example engine_rate [rounds]`
+//! `cargo run --release --no-default-features --example engine_rate [rounds] [web]`: a mixed load of clients, each
+//! message a row; or `web`: 140,000 HTTP messages a second of which both ends are seen, as by bench/nginx.py, with the
+//! default bound of rows.
 
 use std::time::Instant;
 
@@ -16,7 +18,7 @@ struct Exchange {
     response: &'static [u8],
 }
 
-const LOAD: [Exchange; 4] = [
+const MIXED: [Exchange; 4] = [
     Exchange {
         transport: 6,
         port: 80,
@@ -33,27 +35,46 @@ const LOAD: [Exchange; 4] = [
     },
 ];
 
+const WEB: [Exchange; 1] = [Exchange {
+    transport: 6,
+    port: 80,
+    request: b"GET /item/1?x=2 HTTP/1.1\r\nHost: 127.0.0.1:34567\r\n\r\n",
+    response: b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sat, 21 Nov 2026 17:44:20 GMT\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nok\n",
+}];
+
 fn main() {
     let rounds: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    let mut engine = Engine::new(&EngineConfig::default());
+    let web = std::env::args().nth(2).is_some_and(|load| load == "web");
+    let (loads, step_us): (&[Exchange], u64) = if web { (&WEB, 7) } else { (&MIXED, 1) };
+    let throttle = if web { 10_000 } else { 0 };
+    let mut engine = Engine::new(&EngineConfig { l7_throttle: throttle, ..EngineConfig::default() });
     let (mut now_us, mut bytes_out, mut rows_out) = (1_700_000_000_000_000_u64, 0, 0);
     let mut sequences = [[0_u32; 2]; CONNECTIONS as usize];
     let started = Instant::now();
     for round in 0..rounds {
         for socket in 0..CONNECTIONS {
-            let load = &LOAD[(socket % 4) as usize];
-            let task = Task { pid: 100, tid: 100 + (socket % 8) as u32, comm: *b"bench\0\0\0\0\0\0\0\0\0\0\0" };
+            let load = &loads[(socket % loads.len() as u64) as usize];
+            // In the web load every other socket is the server's end of the one before it.
+            let server = web && socket % 2 == 1;
+            let client = Endpoint { ip: [10, 0, 0, 1].into(), port: 40_000 + (socket - u64::from(server)) as u16 };
+            let far = Endpoint { ip: [10, 0, 0, 2].into(), port: load.port };
+            let (local, remote) = if server { (far, client) } else { (client, far) };
+            let task = Task {
+                pid: 100 + u32::from(server),
+                tid: 100 + (socket % 8) as u32,
+                comm: *b"bench\0\0\0\0\0\0\0\0\0\0\0",
+            };
             for (side, payload) in [load.request, load.response].into_iter().enumerate() {
-                now_us += 1;
+                now_us += step_us;
                 let sequence = &mut sequences[socket as usize][side];
                 engine.segment(&Segment {
                     time_us: now_us,
                     source: Source::Socket,
                     socket: socket + 1,
-                    direction: if side == 0 { Direction::Egress } else { Direction::Ingress },
+                    direction: if (side == 0) != server { Direction::Egress } else { Direction::Ingress },
                     protocol: load.transport,
-                    local: Endpoint { ip: [10, 0, 0, 1].into(), port: 40_000 + socket as u16 },
-                    remote: Endpoint { ip: [10, 0, 0, 2].into(), port: load.port },
+                    local,
+                    remote,
                     netns: 1,
                     task,
                     tcp_seq: sequence.wrapping_add(1),

@@ -127,6 +127,13 @@ impl Http1 {
             return Step::Invalid;
         }
         let from = self.side(role).scanned.min(window.len());
+        let settings = Arc::clone(&self.settings);
+        if from == 0
+            && let Some(head) = Head::read(window, true, role, &settings)
+            && let Some(end) = head.end
+        {
+            return self.named(role, head, end, None);
+        }
         match head_end(window, from) {
             Ok(end) => self.message(role, window.get(..end).unwrap_or(window), None),
             Err(scanned) => {
@@ -139,10 +146,15 @@ impl Http1 {
     /// A head; `cut` is how many bytes follow it unseen when its end was not found.
     fn message(&mut self, role: Role, bytes: &[u8], cut: Option<u64>) -> Step {
         let settings = Arc::clone(&self.settings);
-        let Some(head) = Head::read(bytes, cut.is_none(), role, &settings) else {
-            return Step::Invalid;
-        };
-        let mut consumed = bytes.len() as u64;
+        match Head::read(bytes, cut.is_none(), role, &settings) {
+            Some(head) => self.named(role, head, bytes.len(), cut),
+            None => Step::Invalid,
+        }
+    }
+
+    /// The message of a head of so many bytes.
+    fn named(&mut self, role: Role, head: Head<'_>, bytes: usize, cut: Option<u64>) -> Step {
+        let mut consumed = bytes as u64;
         let mut next = match (&head.line, cut) {
             (_, Some(_)) => Next::Lost,
             (Line::Request { method, .. }, _) => self.body_of_request(method, &head, &mut consumed),
@@ -172,12 +184,13 @@ impl Http1 {
         }
         let upgrades = role == Role::Client && !head.upgrade.is_empty();
         let body = (role == Role::Server && head.call.is_web()).then(|| Body::new(head.call));
-        let mut message = Box::new(head.message(&settings));
+        let settings = Arc::clone(&self.settings);
+        let mut message = head.message(&settings);
         if upgrades {
             self.asked = Asked::of(&message);
         }
         if let Some(body) = body {
-            let end = bytes.len() as u64;
+            let end = bytes as u64;
             let left = consumed.saturating_sub(end);
             let inside = match next {
                 Next::Start if left > 0 => Some(Next::Inside { left, chunk: false }),

@@ -7,7 +7,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use memchr::{memchr_iter, memchr2};
+
 use self::names::Names;
+use self::propagation::Configured;
 use crate::event::Origin;
 
 pub mod amqp;
@@ -255,6 +258,7 @@ pub struct ParserSettings {
     pub max_field: usize,
     /// Names that the connections of an engine learn for each other.
     pub names: Names,
+    pub context_headers: Configured,
 }
 
 impl Default for ParserSettings {
@@ -271,6 +275,7 @@ impl Default for ParserSettings {
             obfuscate_protocols: own(&["Redis"]),
             max_field: 8192,
             names: Names::default(),
+            context_headers: Configured::default(),
         }
     }
 }
@@ -283,8 +288,8 @@ impl ParserSettings {
 
     /// The endpoint of an HTTP path: its first segments, ids as `*`.
     pub fn endpoint(&self, path: &str) -> String {
-        let cut = endpoint(path, self.http_endpoint_segments);
-        if self.http_endpoint_fold_ids { path_template::fold(&cut) } else { cut }
+        let kept = first_segments(path, self.http_endpoint_segments);
+        if self.http_endpoint_fold_ids { path_template::fold(kept) } else { ["/", kept].concat() }
     }
 
     /// `bytes` as text of at most `max_field` bytes.
@@ -388,16 +393,17 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
     result
 }
 
-/// The first `segments` segments of a path, without query and fragment; always begins with `/`.
-pub fn endpoint(path: &str, segments: usize) -> String {
-    let path = path.split(['?', '#']).next().unwrap_or_default();
+/// The first `segments` segments of a path, without the `/` that it begins with, query and fragment.
+pub fn first_segments(path: &str, segments: usize) -> &str {
+    let end = memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len());
+    let path = path.get(..end).unwrap_or(path);
     let inner = path.strip_prefix('/').unwrap_or(path);
-    let kept = match segments.checked_sub(1).map(|last| inner.match_indices('/').nth(last)) {
+    let kept = match segments.checked_sub(1).map(|last| memchr_iter(b'/', inner.as_bytes()).nth(last)) {
         None => "",
-        Some(Some((end, _))) => inner.get(..end).unwrap_or_default(),
+        Some(Some(end)) => inner.get(..end).unwrap_or_default(),
         Some(None) => inner,
     };
-    format!("/{}", kept.trim_end_matches('/'))
+    kept.trim_end_matches('/')
 }
 
 /// At most `max` bytes of `bytes` as text; what is not UTF-8 becomes U+FFFD, a character cut by the bound is left out.
@@ -457,7 +463,7 @@ mod tests {
             ("/a/b/c", 0, "/"),
             ("/a/b/c", 9, "/a/b/c"),
         ] {
-            assert_eq!(endpoint(path, segments), expected, "{path} {segments}");
+            assert_eq!(format!("/{}", first_segments(path, segments)), expected, "{path} {segments}");
         }
     }
 

@@ -1,19 +1,23 @@
 //! Paths with ids in them become templates, so that the number of endpoints stays bounded.
 
+use memchr::memchr_iter;
+
 /// Fewest characters of a hexadecimal id, and of one of mixed letters and digits.
 const HEXADECIMAL: usize = 8;
 const MIXED: usize = 16;
 /// Direct changes between letter and digit that words and dates do not have.
 const CHANGES: usize = 4;
 
-/// `path` with `*` for every segment that is an id.
-pub fn fold(path: &str) -> String {
-    let mut folded = String::with_capacity(path.len());
-    for (place, segment) in path.split('/').enumerate() {
-        if place > 0 {
-            folded.push('/');
-        }
+/// The path of these segments, which begins with `/`, with `*` for every segment that is an id.
+pub fn fold(segments: &str) -> String {
+    let mut folded = String::with_capacity(segments.len() + 1);
+    let mut begin = 0;
+    let ends = memchr_iter(b'/', segments.as_bytes()).chain(std::iter::once(segments.len()));
+    for end in ends {
+        let segment = segments.get(begin..end).unwrap_or_default();
+        folded.push('/');
         folded.push_str(if is_id(segment) { "*" } else { segment });
+        begin = end + 1;
     }
     folded
 }
@@ -60,9 +64,8 @@ mod tests {
             ("/blog/top-10-tips-for-2024", "/blog/top-10-tips-for-2024"),
             ("/hipstershop.CartService/GetCart", "/hipstershop.CartService/GetCart"),
             ("/s3/bucket2", "/s3/bucket2"),
-            ("*", "*"),
         ] {
-            assert_eq!(fold(path), expected, "{path}");
+            assert_eq!(fold(path.trim_start_matches('/')), expected, "{path}");
         }
     }
 }

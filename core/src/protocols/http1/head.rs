@@ -3,8 +3,23 @@
 use memchr::memchr;
 
 use crate::protocols::grpc::{Call, Outcome};
-use crate::protocols::propagation::Propagation;
+use crate::protocols::propagation::{Propagation, Shapes};
 use crate::protocols::{Kind, Message, ParserSettings, Role, Status};
+
+/// The fields that a head keeps, besides those that say something of the call's context.
+static FIELDS: Shapes = {
+    let mut shapes = Shapes::none();
+    shapes.add(b"host");
+    shapes.add(b"referer");
+    shapes.add(b"upgrade");
+    shapes.add(b"user-agent");
+    shapes.add(b"grpc-status");
+    shapes.add(b"grpc-message");
+    shapes.add(b"content-type");
+    shapes.add(b"content-length");
+    shapes.add(b"transfer-encoding");
+    shapes
+};
 
 pub enum Line<'a> {
     Request { method: &'a [u8], target: &'a [u8] },
@@ -26,6 +41,8 @@ pub struct Head<'a> {
     context: Propagation<'a>,
     /// What gRPC-Web says in headers when there is no body.
     outcome: Outcome,
+    /// Behind the empty line that ends it, when that was seen.
+    pub end: Option<usize>,
 }
 
 impl<'a> Head<'a> {
@@ -50,13 +67,21 @@ impl<'a> Head<'a> {
             referer: b"",
             context: Propagation::new(settings),
             outcome: Outcome::default(),
+            end: None,
         };
         let mut rest = end.and_then(|end| bytes.get(end + 1..)).unwrap_or_default();
-        while let Some(length) = field_line(rest) {
+        let context = settings.context_headers();
+        while let Some((length, first)) = field_line(rest) {
             let (line, after) = rest.split_at(length);
-            head.field(line, settings);
+            if FIELDS.begins(first) || context.begins(first) || first.is_ascii_whitespace() {
+                head.field(line, settings);
+            }
             rest = after;
         }
+        head.end = match rest {
+            [b'\r', b'\n', after @ ..] | [b'\n', after @ ..] => Some(bytes.len() - after.len()),
+            _ => None,
+        };
         Some(head)
     }
 
@@ -66,6 +91,10 @@ impl<'a> Head<'a> {
         };
         let (name, value) = line.split_at(colon);
         let name = name.trim_ascii();
+        let context = settings.context_headers().may_be(name);
+        if !context && !FIELDS.may_be(name) {
+            return;
+        }
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
@@ -83,6 +112,9 @@ impl<'a> Head<'a> {
             }
             _ => {}
         }
+        if !context {
+            return;
+        }
         if value.contains(&b'\n') {
             self.context.offer_http(name, unfold(value, settings).as_bytes());
         } else {
@@ -90,13 +122,11 @@ impl<'a> Head<'a> {
         }
     }
 
-    pub fn message(self, settings: &ParserSettings) -> Message {
+    pub fn message(self, settings: &ParserSettings) -> Box<Message> {
         let text = |value: &[u8]| unfold(value, settings);
-        let mut message = Message {
-            version: self.version.into(),
-            length: self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX)),
-            ..Message::default()
-        };
+        let mut message = Box::<Message>::default();
+        message.version = self.version.into();
+        message.length = self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX));
         self.context.fill(&mut message);
         match self.line {
             Line::Request { method, target } => {
@@ -139,17 +169,18 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Length of a header field with its continuation lines (obsolete folding, RFC 9112 section 5.2); `None` at the end
-/// of the head or when the field's end was not seen.
-fn field_line(rest: &[u8]) -> Option<usize> {
+/// Length of a header field with its continuation lines (obsolete folding, RFC 9112 section 5.2), and its first byte;
+/// `None` at the end of the head or when the field's end was not seen.
+fn field_line(rest: &[u8]) -> Option<(usize, u8)> {
     let mut end = memchr(b'\n', rest)? + 1;
-    if rest.get(..end)?.trim_ascii().is_empty() {
+    let first = *rest.first()?;
+    if first.is_ascii_whitespace() && rest.get(..end)?.trim_ascii().is_empty() {
         return None;
     }
     while matches!(rest.get(end), Some(b' ' | b'\t')) {
         end += memchr(b'\n', rest.get(end..)?)? + 1;
     }
-    Some(end)
+    Some((end, first))
 }
 
 /// Text of a field value; a fold becomes one blank.
@@ -162,8 +193,12 @@ fn unfold(value: &[u8], settings: &ParserSettings) -> String {
 }
 
 fn decimal(value: &[u8]) -> Option<u64> {
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(value.get(..digits)?).ok()?.parse().ok()
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+    let mut number = value.first().filter(|byte| byte.is_ascii_digit()).map(|_| 0u64)?;
+    for digit in digits {
+        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    }
+    Some(number)
 }
 
 fn version(text: &[u8]) -> Option<&'static str> {
