@@ -50,9 +50,19 @@ struct Sip {
     datagrams: bool,
     /// The end of the head is not before this offset of the growing window, client and server.
     searched: [usize; 2],
-    /// Keys of requests without a final response, and of those that had one.
-    open: VecDeque<u64>,
-    closed: VecDeque<u64>,
+    /// Requests without a final response, and those that had one.
+    open: VecDeque<Transaction>,
+    closed: VecDeque<Transaction>,
+}
+
+/// Requests that a proxy sends to one target after the other share the key, and have a branch each (RFC 3261 section
+/// 17.1.3). Answers are known by the key alone, too.
+#[derive(Clone, Copy, PartialEq)]
+struct Transaction {
+    key: u64,
+    branch: u64,
+    /// The request was seen.
+    asked: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +77,8 @@ struct Head<'a> {
     call_id: &'a [u8],
     sequence: u32,
     method: &'a [u8],
+    /// Of the topmost Via.
+    branch: &'a [u8],
     content_length: Option<u64>,
     user_agent: &'a [u8],
 }
@@ -118,6 +130,7 @@ impl Sip {
         let request = matches!(head.line, Line::Request { .. });
         let reversed = (role == Role::Server) == request;
         let key = FxBuildHasher.hash_one((head.call_id, head.sequence, head.method, reversed));
+        let branch = FxBuildHasher.hash_one(head.branch);
         message.pair = Some(key);
         message.request_id = Some(u64::from(head.sequence));
         message.version = "2.0".into();
@@ -140,21 +153,25 @@ impl Sip {
                     return Some(message);
                 }
                 // Sent again, perhaps read after the answer to the first.
-                if self.open.contains(&key) || self.closed.contains(&key) {
+                let own = Transaction { key, branch, asked: true };
+                if self.open.contains(&own) || self.closed.contains(&own) {
                     return None;
                 }
-                remember(&mut self.open, key, MAX_OPEN);
+                remember(&mut self.open, own, MAX_OPEN);
             }
             Line::Response { code: 100..200, .. } => return None,
             Line::Response { code, phrase } => {
-                match self.open.iter().position(|open| *open == key) {
-                    Some(place) => {
-                        self.open.remove(place);
-                    }
-                    None if self.closed.contains(&key) => return None,
-                    None => {}
+                let same = |one: &Transaction| (one.key, one.branch) == (key, branch);
+                let place = match self.open.iter().position(same) {
+                    None if self.closed.iter().any(same) => return None,
+                    place => place.or_else(|| self.open.iter().position(|open| open.key == key)),
+                };
+                let request = place.and_then(|place| self.open.remove(place));
+                if request.is_none() && self.closed.iter().any(|closed| closed.key == key) {
+                    return None;
                 }
-                remember(&mut self.closed, key, MAX_CLOSED);
+                let own = request.unwrap_or(Transaction { key, branch, asked: false });
+                remember(&mut self.closed, own, MAX_CLOSED);
                 message.kind = Kind::Response;
                 message.response_code = Some(i32::from(code));
                 message.status = match code {
@@ -171,11 +188,21 @@ impl Sip {
     }
 }
 
-fn remember(keys: &mut VecDeque<u64>, key: u64, most: usize) {
-    if keys.len() >= most {
-        keys.pop_front();
+fn remember(known: &mut VecDeque<Transaction>, one: Transaction, most: usize) {
+    if known.len() >= most {
+        known.pop_front();
     }
-    keys.push_back(key);
+    known.push_back(one);
+}
+
+/// The branch of a Via, which may be the first of several.
+fn branch(via: &[u8]) -> &[u8] {
+    let first = via.split(|&byte| byte == b',').next().unwrap_or_default();
+    let parameters = first.split(|&byte| byte == b';').skip(1).map(<[u8]>::trim_ascii);
+    parameters
+        .filter_map(|one| one.split_at_checked(7))
+        .find(|(name, _)| name.eq_ignore_ascii_case(b"branch="))
+        .map_or(b"", |(_, value)| value)
 }
 
 impl Parser for Sip {
@@ -216,6 +243,7 @@ impl<'a> Head<'a> {
         };
         let nothing: &[u8] = b"";
         let (mut call_id, mut sequence, mut user_agent, mut content_length) = (nothing, None, nothing, None);
+        let mut via = None;
         for line in lines {
             let Some((name, value)) = memchr(b':', line).and_then(|colon| line.split_at_checked(colon)) else {
                 continue;
@@ -232,6 +260,8 @@ impl<'a> Head<'a> {
                 content_length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
             } else if is("User-Agent", "User-Agent") {
                 user_agent = value;
+            } else if is("Via", "v") {
+                via.get_or_insert(branch(value));
             } else {
                 propagation.offer(name, value);
             }
@@ -239,7 +269,8 @@ impl<'a> Head<'a> {
         let (number, method) = sequence?;
         let sequence = std::str::from_utf8(number).ok()?.parse().ok()?;
         let method = method.trim_ascii();
-        (!call_id.is_empty()).then_some(Self { line, call_id, sequence, method, content_length, user_agent })
+        let branch = via.unwrap_or_default();
+        (!call_id.is_empty()).then_some(Self { line, call_id, sequence, method, branch, content_length, user_agent })
     }
 }
 

@@ -92,7 +92,7 @@ pub fn start(config: &CaptureConfig) -> (Capture, Vec<HookReport>) {
     Capture::start(config).unwrap_or_else(|error| panic!("{:?}: {error}", config.hook))
 }
 
-/// After so long without a record there is none: a thread loses its processor for less.
+/// After so long without a record there is none, unless a thread loses its processor for longer in the midst of one.
 const SILENCE_MS: u64 = 400;
 
 /// Everything that is there. A record is whole before its call returns, but one of another thread that is being written
