@@ -32,7 +32,8 @@ test: setup live test-rust test-web test-python ## every test
 # The random tests walk the same way each time here, and another each time in `make fuzz`.
 test-rust: export PROPTEST_RNG_SEED ?= 20416
 test-rust:
-	cargo test --locked --no-default-features --manifest-path core/Cargo.toml
+	fixtures=$$($(BIN)/python -c 'from tests.conftest import fixtures; print(fixtures())') && \
+	  DEEPFLOW_FIXTURES="$$fixtures" cargo test --locked --no-default-features --manifest-path core/Cargo.toml
 
 fuzz: setup ## damage conversations and frames for FUZZ_SECONDS (600), then FUZZ_CASES (20000) of each random test; PROTOCOL=Redis, PROTOCOL=frames: that alone
 	cargo run --locked --profile fuzz --no-default-features --example fuzz --manifest-path core/Cargo.toml -- $(or $(FUZZ_SECONDS),600) $(PROTOCOL)

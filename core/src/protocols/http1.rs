@@ -132,7 +132,7 @@ impl Http1 {
             && let Some(head) = Head::read(window, true, role, &settings)
             && let Some(end) = head.end
         {
-            return self.named(role, head, end, None);
+            return self.named(role, head, end, None, &settings);
         }
         match head_end(window, from) {
             Ok(end) => self.message(role, window.get(..end).unwrap_or(window), None),
@@ -147,13 +147,13 @@ impl Http1 {
     fn message(&mut self, role: Role, bytes: &[u8], cut: Option<u64>) -> Step {
         let settings = Arc::clone(&self.settings);
         match Head::read(bytes, cut.is_none(), role, &settings) {
-            Some(head) => self.named(role, head, bytes.len(), cut),
+            Some(head) => self.named(role, head, bytes.len(), cut, &settings),
             None => Step::Invalid,
         }
     }
 
     /// The message of a head of so many bytes.
-    fn named(&mut self, role: Role, head: Head<'_>, bytes: usize, cut: Option<u64>) -> Step {
+    fn named(&mut self, role: Role, head: Head<'_>, bytes: usize, cut: Option<u64>, settings: &ParserSettings) -> Step {
         let mut consumed = bytes as u64;
         let mut next = match (&head.line, cut) {
             (_, Some(_)) => Next::Lost,
@@ -184,8 +184,7 @@ impl Http1 {
         }
         let upgrades = role == Role::Client && !head.upgrade.is_empty();
         let body = (role == Role::Server && head.call.is_web()).then(|| Body::new(head.call));
-        let settings = Arc::clone(&self.settings);
-        let mut message = head.message(&settings);
+        let mut message = head.message(settings);
         if upgrades {
             self.asked = Asked::of(&message);
         }

@@ -394,7 +394,7 @@ pub fn infer(payload: &[u8], role_hint: Option<Role>, port: u16, transport: u8) 
 }
 
 /// The first `segments` segments of a path, without the `/` that it begins with, query and fragment.
-pub fn first_segments(path: &str, segments: usize) -> &str {
+fn first_segments(path: &str, segments: usize) -> &str {
     let end = memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len());
     let path = path.get(..end).unwrap_or(path);
     let inner = path.strip_prefix('/').unwrap_or(path);

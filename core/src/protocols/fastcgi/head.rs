@@ -4,7 +4,7 @@ use memchr::memchr;
 
 use crate::protocols::propagation::Propagation;
 use crate::protocols::trace_context::same_header;
-use crate::protocols::{Kind, Message, ParserSettings, Status, first_segments};
+use crate::protocols::{Kind, Message, ParserSettings, Status};
 
 /// Most headers of a request that are kept until it is named.
 const MAX_HEADERS: usize = 32;
@@ -56,8 +56,7 @@ impl Params {
             message.endpoint = self.script;
         }
         if message.endpoint.is_empty() {
-            message.endpoint =
-                ["/", first_segments(&message.request_resource, settings.http_endpoint_segments)].concat();
+            message.endpoint = settings.endpoint(&message.request_resource);
         }
         let mut propagation = Propagation::new(settings);
         for (name, value) in &self.headers {
