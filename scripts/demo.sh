@@ -10,7 +10,7 @@ LOG="$DATA/up.log"
 
 stop() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 # A pid may have been given to another process: only ours has our data directory in its command line.
-runs() { [ -f "$PID" ] && tr '\0' ' ' 2>/dev/null < "/proc/$(cat "$PID")/cmdline" | grep -qF -- "--data $DATA"; }
+runs() { [ -f "$PID" ] && tr '\0' ' ' 2>/dev/null < "/proc/$(cat "$PID")/cmdline" | grep -F -- "--data $DATA" >/dev/null; }
 # Runs a command until it prints something; at most the given number of seconds.
 until_printed() {
   local end=$((SECONDS + $1)) out

@@ -16,7 +16,8 @@ hash_of() {
 }
 fresh() { [ -f "$STAMPS/$1" ] && [ "$(cat "$STAMPS/$1")" = "$2" ]; }
 
-candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+# (No grep -q: it leaves at the first match, and apt-cache, still writing, would fail the pipe.)
+candidate() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [0-9]' >/dev/null; }
 installed() { [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = 'install ok installed' ]; }
 
 enabled_services() { [ ! -d /run/systemd/system ] || systemctl list-unit-files --type=service --state=enabled --no-legend | cut -d' ' -f1 | sort; }
@@ -54,8 +55,13 @@ system() {
   apt-get update -qq || stop "apt-get update failed; is a Debian mirror configured?"
   if [ -z "$clang" ]; then
     for version in 19 18 17 16; do
-      if candidate "clang-$version"; then missing+=("clang-$version" "llvm-$version" "clang-format-$version"); break; fi
+      if candidate "clang-$version"; then
+        clang=$version
+        missing+=("clang-$version" "llvm-$version" "clang-format-$version")
+        break
+      fi
     done
+    [ -n "$clang" ] || stop "apt has no clang-16 to clang-19; the kernel programs need one of them"
   fi
   apt_install "${missing[@]}" || { tail -20 "$CACHE/apt.log" >&2; stop "apt-get install failed; its output is in $CACHE/apt.log"; }
 }
