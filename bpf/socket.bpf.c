@@ -76,6 +76,26 @@ static __always_inline int df_names_socket(struct task_struct *task, struct pt_r
 	return file == sk->sk_socket->file;
 }
 
+/* `result` bytes went over sk: what the task's registers say of the call. */
+static __always_inline void df_call_of_task(struct sock *sk, struct task_struct *task, int result, int flags,
+					    __u16 protocol, __u8 direction)
+{
+	struct df_call call = {};
+	if (!(task->flags & (PF_KTHREAD | PF_IO_WORKER)) && !(task->thread_info.status & TS_COMPAT)) {
+		struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
+		if (likely(!task->io_uring) || df_names_socket(task, regs, sk))
+			df_arguments(&call, regs, direction);
+	}
+	if (call.batch)
+		df_next_of_batch(&call);
+	if (direction == DF_INGRESS) {
+		call.name = 0; /* written only after this hook: see recvmsg4 */
+		if (flags & MSG_TRUNC && protocol == IPPROTO_TCP)
+			call.buffer = 0; /* thrown away, not copied */
+	}
+	df_transfer(sk, task, result, direction, &call);
+}
+
 static __always_inline int df_socket_call(struct sock *sk, int result, int flags, __u8 direction)
 {
 	__u16 family = sk->__sk_common.skc_family;
@@ -95,20 +115,8 @@ static __always_inline int df_socket_call(struct sock *sk, int result, int flags
 		if (!sk->sk_socket->file) /* the kernel's own socket: no process talks here */
 			return 0;
 		struct task_struct *task = bpf_get_current_task_btf();
-		struct df_call call = {};
-		if (!(task->flags & (PF_KTHREAD | PF_IO_WORKER)) && !(task->thread_info.status & TS_COMPAT)) {
-			struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
-			if (likely(!task->io_uring) || df_names_socket(task, regs, sk))
-				df_arguments(&call, regs, direction);
-		}
-		if (call.batch)
-			df_next_of_batch(&call);
-		if (direction == DF_INGRESS) {
-			call.name = 0; /* written only after this hook: see recvmsg4 */
-			if (flags & MSG_TRUNC && protocol == IPPROTO_TCP)
-				call.buffer = 0; /* thrown away, not copied */
-		}
-		df_transfer(sk, task, result, direction, &call);
+		if (df_wanted_task(task))
+			df_call_of_task(sk, task, result, flags, protocol, direction);
 	}
 	/* The peer reset or closed while bytes were still unread: the end was held back until now. */
 	if (direction == DF_INGRESS && protocol == IPPROTO_TCP && sk->__sk_common.skc_state == TCP_CLOSE &&

@@ -136,6 +136,8 @@ int sys_exit(__u64 *ctx)
 	__u16 family = GET(sk, __sk_common.skc_family), protocol = GET(sk, sk_protocol);
 	if ((family != AF_INET && family != AF_INET6) || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return 0;
+	if (!df_wanted_task(task))
+		return 0;
 	struct df_call call = {};
 	df_arguments(&call, regs, direction);
 	if (direction == DF_INGRESS && (flags & MSG_TRUNC) && protocol == IPPROTO_TCP)

@@ -9,6 +9,7 @@
 
 enum {
 	DF_SEGMENTS = 64,      /* of an iovec array; gRPC writes every header in slices of its own */
+	DF_AT_ONCE = 3,	       /* of them that are read at once */
 	DF_BATCH = 8,	       /* messages of one sendmmsg or recvmmsg (system call hook) */
 	DF_CAPTURE_MAX = 8192, /* payload bytes of a record; a power of two */
 };
@@ -86,34 +87,57 @@ struct df_data {
 	__u8 payload[2 * DF_CAPTURE_MAX]; /* twice: a segment that starts below the bound may be that long */
 };
 
+/* Copies the bytes of one more segment; 0 when that is the last that can be had. */
+static __always_inline int df_segment(struct df_data *data, volatile __u16 *filled, const struct user_iovec *v,
+				      __u32 want)
+{
+	__u32 at = *filled;
+	if (at >= want)
+		return 0;
+	__u32 take = want - at;
+	if (v->length < take)
+		take = v->length;
+	pin(at);
+	at &= DF_CAPTURE_MAX - 1;
+	pin(take);
+	if (take > DF_CAPTURE_MAX)
+		take = DF_CAPTURE_MAX;
+	if (bpf_probe_read_user(data->payload + at, take, (void *)v->base))
+		return 0;
+	*filled = at + take;
+	return 1;
+}
+
 /* Copies up to `want` bytes of an array of iovec; returns how many were readable. A function of its own, so that the
  * verifier goes through the loop once and not for each way that leads to it. The count is kept in the record, of whose
  * contents the verifier knows nothing: in a register it would make every way through the loop another state. Bounds
- * are pinned and tested next to each copy, where the verifier wants to see them. */
+ * are pinned and tested next to each copy, where the verifier wants to see them. The first elements are read at once:
+ * it is the number of reads that costs, not their length. */
 __attribute__((noinline)) __u32 df_gather(struct df_data *data, __u64 vector, __u64 vectors, __u32 want)
 {
 	if (!data)
 		return 0;
 	volatile __u16 *filled = &data->record.payload;
 	*filled = 0;
-	for (__u32 i = 0; i < DF_SEGMENTS; i++) {
+	struct user_iovec first[DF_AT_ONCE];
+	__u32 count = vectors < DF_AT_ONCE ? vectors : DF_AT_ONCE;
+	pin(count);
+	if (count > DF_AT_ONCE)
+		count = DF_AT_ONCE;
+	if (bpf_probe_read_user(first, count * sizeof(first[0]), (void *)vector))
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < DF_AT_ONCE; i++)
+		if (i >= count || !df_segment(data, filled, &first[i], want))
+			return *filled;
+	for (__u32 i = DF_AT_ONCE; i < DF_SEGMENTS; i++) {
 		struct user_iovec v;
-		__u32 at = *filled;
-		if (i >= vectors || at >= want)
+		if (i >= vectors || *filled >= want)
 			break;
 		if (bpf_probe_read_user(&v, sizeof(v), (void *)(vector + i * sizeof(v))))
 			break;
-		__u32 take = want - at;
-		if (v.length < take)
-			take = v.length;
-		pin(at);
-		at &= DF_CAPTURE_MAX - 1;
-		pin(take);
-		if (take > DF_CAPTURE_MAX)
-			take = DF_CAPTURE_MAX;
-		if (bpf_probe_read_user(data->payload + at, take, (void *)v.base))
+		if (!df_segment(data, filled, &v, want))
 			break;
-		*filled = at + take;
 	}
 	return *filled;
 }

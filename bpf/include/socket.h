@@ -156,14 +156,19 @@ static __always_inline __u32 df_sequence(struct sock *sk, __u32 length, __u8 dir
 	return copied - length;
 }
 
-/* One message: `length` bytes went over sk in this task. */
+/* Are the calls of this task asked for? */
+static __always_inline int df_wanted_task(struct task_struct *task)
+{
+	if (df_wanted_pid(task->tgid))
+		return 1;
+	df_count(filtered);
+	return 0;
+}
+
+/* One message: `length` bytes went over sk in this task, whose calls are asked for. */
 static __always_inline void df_transfer(struct sock *sk, struct task_struct *task, __u32 length, __u8 direction,
 					const struct df_call *call)
 {
-	if (!df_wanted_pid(task->tgid)) {
-		df_count(filtered);
-		return;
-	}
 	__u16 protocol = GET(sk, sk_protocol);
 	struct net *net = GET(sk, __sk_common.skc_net.net);
 	__u32 netns = GET(net, ns.inum);

@@ -1,8 +1,8 @@
 //! Messages a second through the whole engine on one core, from segment to Arrow IPC. Prints JSON.
 //!
-//! `cargo run --release --no-default-features --example engine_rate [rounds] [web]`: a mixed load of clients, each
-//! message a row; or `web`: 140,000 HTTP messages a second of which both ends are seen, as by bench/nginx.py, with the
-//! default bound of rows.
+//! `cargo run --release --no-default-features --example engine_rate [rounds] [web | paths]`: a mixed load of clients,
+//! each exchange a row, none of whose HTTP heads comes twice; or `web`: 140,000 HTTP messages a second of which both ends
+//! are seen, as by bench/nginx.py, with the default bound of rows; `paths`: the same, each request with another path.
 
 use std::time::Instant;
 
@@ -10,6 +10,9 @@ use _core::engine::{Engine, EngineConfig};
 use _core::event::{Direction, Endpoint, EventSink, Segment, Source, Task};
 
 const CONNECTIONS: u64 = 64;
+
+/// Where a number goes that each exchange has of its own.
+const NUMBER: &[u8] = b"00000000";
 
 struct Exchange {
     transport: u8,
@@ -22,8 +25,8 @@ const MIXED: [Exchange; 4] = [
     Exchange {
         transport: 6,
         port: 80,
-        request: b"GET /api/v1/items/17?page=2 HTTP/1.1\r\nHost: shop.local\r\nUser-Agent: bench/1\r\nAccept: */*\r\nX-Request-ID: 7f1c\r\n\r\n",
-        response: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"id\": 17, ...}",
+        request: b"GET /api/v1/items/17?page=2 HTTP/1.1\r\nHost: shop.local\r\nUser-Agent: bench/1\r\nAccept: */*\r\nX-Request-ID: 00000000\r\n\r\n",
+        response: b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nETag: 00000000\r\nContent-Length: 15\r\n\r\n{\"id\": 17, ...}",
     },
     Exchange { transport: 6, port: 6379, request: b"*2\r\n$3\r\nGET\r\n$7\r\nitem:17\r\n", response: b"$5\r\nvalue\r\n" },
     Exchange { transport: 6, port: 3306, request: b"\x19\0\0\0\x03SELECT * FROM items t 17", response: b"\x07\0\0\x01\0\0\0\x02\0\0\0" },
@@ -42,10 +45,42 @@ const WEB: [Exchange; 1] = [Exchange {
     response: b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sat, 21 Nov 2026 17:44:20 GMT\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nok\n",
 }];
 
+const PATHS: [Exchange; 1] =
+    [Exchange { request: b"GET /item/00000000 HTTP/1.1\r\nHost: 127.0.0.1:34567\r\n\r\n", ..WEB[0] }];
+
+/// A payload with a number of its own, where it has a place for one.
+struct Numbered {
+    payload: Vec<u8>,
+    place: Option<usize>,
+}
+
+impl Numbered {
+    fn new(payload: &[u8]) -> Self {
+        let place = payload.windows(NUMBER.len()).position(|window| window == NUMBER);
+        Self { payload: payload.to_vec(), place }
+    }
+
+    fn with(&mut self, mut number: u64) -> &[u8] {
+        if let Some(place) = self.place {
+            for digit in self.payload[place..place + NUMBER.len()].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        &self.payload
+    }
+}
+
 fn main() {
     let rounds: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    let web = std::env::args().nth(2).is_some_and(|load| load == "web");
-    let (loads, step_us): (&[Exchange], u64) = if web { (&WEB, 7) } else { (&MIXED, 1) };
+    let (web, loads): (bool, &[Exchange]) = match std::env::args().nth(2).as_deref() {
+        None => (false, &MIXED),
+        Some("web") => (true, &WEB),
+        Some("paths") => (true, &PATHS),
+        Some(other) => panic!("there is no load {other}: web, paths, or none"),
+    };
+    let step_us = if web { 7 } else { 1 };
+    let mut payloads: Vec<_> = loads.iter().map(|load| [load.request, load.response].map(Numbered::new)).collect();
     let throttle = if web { 10_000 } else { 0 };
     let mut engine = Engine::new(&EngineConfig { l7_throttle: throttle, ..EngineConfig::default() });
     let (mut now_us, mut bytes_out, mut rows_out) = (1_700_000_000_000_000_u64, 0, 0);
@@ -53,7 +88,8 @@ fn main() {
     let started = Instant::now();
     for round in 0..rounds {
         for socket in 0..CONNECTIONS {
-            let load = &loads[(socket % loads.len() as u64) as usize];
+            let place = (socket % loads.len() as u64) as usize;
+            let load = &loads[place];
             // In the web load every other socket is the server's end of the one before it.
             let server = web && socket % 2 == 1;
             let client = Endpoint { ip: [10, 0, 0, 1].into(), port: 40_000 + (socket - u64::from(server)) as u16 };
@@ -64,7 +100,9 @@ fn main() {
                 tid: 100 + (socket % 8) as u32,
                 comm: *b"bench\0\0\0\0\0\0\0\0\0\0\0",
             };
-            for (side, payload) in [load.request, load.response].into_iter().enumerate() {
+            let exchange = round * CONNECTIONS + socket - u64::from(server);
+            for (side, payload) in payloads[place].iter_mut().enumerate() {
+                let payload = payload.with(exchange);
                 now_us += step_us;
                 let sequence = &mut sequences[socket as usize][side];
                 engine.segment(&Segment {

@@ -6,8 +6,8 @@ use crate::causality::Memory;
 use crate::endpoints::Endpoints;
 use crate::event::{Direction, Endpoint, Segment, Source};
 use crate::peers::Process;
-use crate::protocols::{Guess, Late, Message, Parser, ParserSettings, Protocol, REGISTRY, Role};
-use crate::session::Waiting;
+use crate::protocols::{Guess, Late, Message, Parser, ParserSettings, Protocol, REGISTRY, Role, Told};
+use crate::session::{Ticket, Waiting};
 use crate::stream::{Piece, Report, Seen, Stream, Switched};
 
 /// Payloads that may fail to be recognised before a connection is given up; fewer at an end point known to be foreign.
@@ -102,7 +102,7 @@ impl std::fmt::Debug for Protocol {
 /// How far the recognition of the protocol is.
 pub enum State {
     Undecided { tries: u32 },
-    Parsed { flow: Arc<Flow>, parser: Box<dyn Parser>, senseless: u32 },
+    Parsed { local_role: Role, parser: Box<dyn Parser>, senseless: u32 },
     GivenUp,
 }
 
@@ -122,6 +122,8 @@ pub struct Connection {
     pub remote: Endpoint,
     pub netns: u32,
     pub state: State,
+    /// While the state is `Parsed`; taken out for as long as messages are settled.
+    pub flow: Option<Arc<Flow>>,
     /// The local side was seen to connect.
     pub connected: bool,
     pub waiting: Waiting,
@@ -164,6 +166,7 @@ impl Connection {
             remote,
             netns,
             state: State::Undecided { tries: 0 },
+            flow: None,
             connected: false,
             waiting: Waiting::default(),
             memory: Memory::default(),
@@ -174,16 +177,20 @@ impl Connection {
         }
     }
 
-    pub fn flow(&self) -> Option<&Arc<Flow>> {
-        match &self.state {
-            State::Parsed { flow, .. } => Some(flow),
-            _ => None,
-        }
-    }
-
     /// Time since which packets wait for earlier ones, µs.
     pub fn waits_since(&self) -> Option<u64> {
         self.streams.iter().filter_map(Stream::waits_since).min()
+    }
+
+    /// What is spoken here, when the ticket is of this connection, which has none afterwards.
+    pub fn redeem(&mut self, ticket: &Ticket) -> Option<Arc<Flow>> {
+        let valid = self.waiting.redeem(ticket);
+        self.flow.clone().filter(|_| valid)
+    }
+
+    fn give_up(&mut self) {
+        self.flow = None;
+        self.state = State::GivenUp;
     }
 
     /// Takes the bytes of one direction; messages go to `seen`.
@@ -220,10 +227,11 @@ impl Connection {
         let mut stream = std::mem::take(&mut self.streams[index(direction)]);
         let (origin, bytes) = stream.give_back();
         self.streams[index(opposite(direction))].clear();
+        self.flow = None;
         let before = std::mem::replace(&mut self.state, State::Undecided { tries: 0 });
         let place = to.and_then(|id| REGISTRY.iter().position(|protocol| protocol.id == id));
-        if let (Some(place), State::Parsed { flow, mut parser, .. }) = (place, before) {
-            self.speak(place, flow.local_role, recognition);
+        if let (Some(place), State::Parsed { local_role, mut parser, .. }) = (place, before) {
+            self.speak(place, local_role, recognition);
             if let (State::Parsed { parser: next, .. }, Some(successor)) = (&mut self.state, parser.successor()) {
                 *next = successor;
             }
@@ -232,7 +240,7 @@ impl Connection {
         let mut verdict = self.bytes(&mut stream, direction, piece, recognition, seen, report);
         if report.switched.is_some() {
             stream.clear();
-            self.state = State::GivenUp;
+            self.give_up();
             verdict = Verdict::GaveUp;
         }
         self.streams[index(direction)] = stream;
@@ -241,14 +249,14 @@ impl Connection {
 
     /// Messages that the parser held back, of which nothing more will be known; the direction of the last.
     pub fn finish(&mut self, seen: &mut Vec<Seen>) -> Option<Direction> {
-        let State::Parsed { flow, parser, .. } = &mut self.state else {
+        let State::Parsed { local_role, parser, .. } = &mut self.state else {
             return None;
         };
         let mut last = None;
         while let Some((role, message)) = parser.finish() {
-            let direction = if role == flow.local_role { Direction::Egress } else { Direction::Ingress };
+            let direction = if role == *local_role { Direction::Egress } else { Direction::Ingress };
             let origin = message.began.unwrap_or_default();
-            seen.push(Seen { message, direction, origin, captured: 0 });
+            seen.push(Seen { message: Told::Own(message), direction, origin, captured: 0 });
             last = Some(direction);
         }
         last
@@ -303,14 +311,14 @@ impl Connection {
             }
         }
         let datagram = self.protocol != 6;
-        let State::Parsed { flow, parser, senseless } = &mut self.state else {
+        let State::Parsed { local_role, parser, senseless } = &mut self.state else {
             return verdict;
         };
         if parser.is_done() && self.waiting.is_empty() {
-            self.state = State::GivenUp;
+            self.give_up();
             return Verdict::Done;
         }
-        let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
+        let role = if direction == Direction::Egress { *local_role } else { other(*local_role) };
         let (before, invalid) = (seen.len(), report.invalid);
         stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);
         if seen.len() > before {
@@ -319,7 +327,7 @@ impl Connection {
             *senseless += 1;
             if *senseless >= MAX_SENSELESS && self.waiting.is_empty() {
                 stream.clear();
-                self.state = State::GivenUp;
+                self.give_up();
                 return Verdict::GaveUp;
             }
         }
@@ -330,13 +338,13 @@ impl Connection {
     fn parse_kept(&mut self, direction: Direction, seen: &mut Vec<Seen>, report: &mut Report) {
         let datagram = self.protocol != 6;
         let stream = &mut self.streams[index(direction)];
-        let State::Parsed { flow, parser, .. } = &mut self.state else {
+        let State::Parsed { local_role, parser, .. } = &mut self.state else {
             return;
         };
         if stream.kept().is_empty() {
             return;
         }
-        let role = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
+        let role = if direction == Direction::Egress { *local_role } else { other(*local_role) };
         let nothing = Piece { origin: Default::default(), length: 0, payload: &[] };
         stream.feed(parser.as_mut(), (role, direction), nothing, datagram, seen, report);
     }
@@ -449,7 +457,7 @@ impl Connection {
             return Verdict::Goes;
         }
         recognition.endpoints.note(self.protocol, server, None, now_us);
-        self.state = State::GivenUp;
+        self.give_up();
         self.streams = [Stream::default(), Stream::default()];
         Verdict::GaveUp
     }
@@ -485,6 +493,7 @@ impl Connection {
         };
         let mut parser = (l7.parser)(recognition.settings);
         parser.transport(self.protocol);
-        self.state = State::Parsed { flow: Arc::new(flow), parser, senseless: 0 };
+        self.flow = Some(Arc::new(flow));
+        self.state = State::Parsed { local_role, parser, senseless: 0 };
     }
 }

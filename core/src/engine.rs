@@ -173,10 +173,9 @@ impl Engine {
         self.release_delayed(now_us.saturating_sub(REORDER_US));
         self.settle_rows(now_us.saturating_sub(SETTLE_US), SETTLE_ROWS);
         while let Some(ticket) = self.ledger.order.expired(now_us) {
-            if let Some(connection) = self.connections.get_mut(&ticket.key)
-                && let Some(request) = connection.waiting.take(ticket.serial)
-                && let Some(flow) = connection.flow().cloned()
-            {
+            let Some(connection) = self.connections.get_mut(&ticket.key) else { continue };
+            let Some(flow) = connection.redeem(&ticket) else { continue };
+            for request in self.ledger.due(connection, &flow, now_us) {
                 match connection.late(&request.message) {
                     Late::Unanswered => self.ledger.unanswered(&flow, request, Unanswered::TimedOut),
                     // A response that takes its time is none that does not come.
@@ -186,9 +185,7 @@ impl Engine {
             }
         }
         let connections = &self.connections;
-        self.ledger.order.compact(|ticket| {
-            connections.get(&ticket.key).is_some_and(|connection| connection.waiting.holds(ticket.serial))
-        });
+        self.ledger.order.compact(|key| connections.get(key).map(|connection| &connection.waiting));
         if now_us.saturating_sub(self.swept_us) >= SWEEP_US {
             self.swept_us = now_us;
             self.sweep(now_us);
@@ -196,6 +193,7 @@ impl Engine {
     }
 
     fn sweep(&mut self, now_us: u64) {
+        self.settings.recent_heads.forget();
         let idle = |connection: &Connection| {
             let idle_us = now_us.saturating_sub(connection.last_us);
             let bound_us = if connection.protocol != 6 { SWEEP_US } else { IDLE_US };
@@ -246,7 +244,7 @@ impl Engine {
             self.release_delayed(u64::MAX);
             self.tick(now_us);
             let keys: Vec<Key> =
-                self.connections.values().filter(|one| one.flow().is_some()).map(|one| one.key).collect();
+                self.connections.values().filter(|one| one.flow.is_some()).map(|one| one.key).collect();
             for key in keys {
                 self.let_all_go(key, Unanswered::Flushed);
             }
@@ -269,7 +267,7 @@ impl Engine {
     fn let_all_go(&mut self, key: Key, why: Unanswered) {
         self.finish(key);
         if let Some(connection) = self.connections.get_mut(&key)
-            && let Some(flow) = connection.flow().cloned()
+            && let Some(flow) = connection.flow.clone()
         {
             while let Some(request) = connection.waiting.take_oldest() {
                 self.ledger.unanswered(&flow, request, why);
@@ -374,14 +372,16 @@ impl Engine {
 
     fn shrink_waiting(&mut self) {
         while self.ledger.order.full() {
-            let Some(ticket) = self.ledger.order.oldest() else {
+            let Some(ticket) = self.ledger.order.first() else {
                 return;
             };
             if let Some(connection) = self.connections.get_mut(&ticket.key)
-                && let Some(flow) = connection.flow().cloned()
-                && let Some(request) = connection.waiting.let_go(ticket.serial, flow.l7.pairing)
+                && let Some(flow) = connection.redeem(&ticket)
+                && self.ledger.is_first(&ticket, connection, &flow)
+                && let Some(request) = connection.waiting.let_go(flow.l7.pairing)
             {
                 self.ledger.unanswered(&flow, request, Unanswered::Evicted);
+                self.ledger.stand_again(connection, &flow);
             }
         }
     }
@@ -402,7 +402,7 @@ impl EventSink for Engine {
         });
         connection.last_us = connection.last_us.max(segment.time_us);
         let task = &segment.task;
-        if connection.local.port == 0 && connection.flow().is_none() {
+        if connection.local.port == 0 && connection.flow.is_none() {
             // The kernel chooses the local port after the connection has begun.
             connection.local = canonical(segment.local);
             connection.remote = canonical(segment.remote);
@@ -430,7 +430,7 @@ impl EventSink for Engine {
             verdict = connection.take(segment.direction, piece, &mut recognition, seen, &mut report);
             ledger.counters.add(&report);
         }
-        if connection.flow().is_some() {
+        if connection.flow.is_some() {
             ledger.settle(connection, segment.direction, task, seen, &report);
         } else if segment.length > 0 {
             ledger.unknown(connection, segment.direction, task);

@@ -16,6 +16,8 @@ use crate::protocols::{Message, Role, Status};
 /// Most connection and endpoint pairs of one second, and most seconds that are open.
 pub const MAX_CELLS: usize = 65_536;
 const MAX_SECONDS: usize = 1024;
+/// Connections of which it is remembered where they were counted last (a power of two).
+const RECENT: usize = 1024;
 /// Seconds that a second stays open after it ended.
 const SETTLE_S: u64 = 2;
 
@@ -96,9 +98,19 @@ struct Cell {
 #[derive(Debug, Default)]
 struct Second {
     endpoints: FxHashMap<Arc<str>, u32>,
-    cells: FxHashMap<CellKey, Cell>,
+    places: FxHashMap<CellKey, u32>,
+    cells: Vec<(CellKey, Cell)>,
     /// Where events go for which there was no room: one cell a process and server.
     shared: FxHashMap<(u32, bool, Endpoint), CellKey>,
+}
+
+/// Where an event was counted: the next one of its connection mostly belongs there too.
+#[derive(Debug)]
+struct Recent {
+    second: u64,
+    key: CellKey,
+    endpoint: Arc<str>,
+    cell: u32,
 }
 
 /// What rows of one end have in common.
@@ -139,6 +151,7 @@ pub struct Closed {
 #[derive(Debug, Default)]
 pub struct Meter {
     seconds: BTreeMap<u64, Second>,
+    recent: Vec<Option<Recent>>,
     /// Events that share a row with others, because a second had too many keys.
     pub overflow: u64,
 }
@@ -155,20 +168,35 @@ impl Meter {
     /// Adds an event of a connection at `time_us`; `message` says what it is about.
     pub fn add(&mut self, flow: &Arc<Flow>, local: Process, message: &Message, time_us: u64, tally: &Tally) {
         let endpoint = message.endpoint.as_str();
-        let second = self.seconds.entry(time_us / 1_000_000).or_default();
+        let (time_s, l7_protocol) = (time_us / 1_000_000, flow.l7_protocol(message));
+        if self.recent.is_empty() {
+            self.recent.resize_with(RECENT, || None);
+        }
+        let recent = &mut self.recent[flow.id as usize % RECENT];
+        if let Some(Recent { second, key, endpoint: known, cell }) = recent
+            && (*second, key.flow, key.pid, key.l7_protocol) == (time_s, flow.id, local.pid, l7_protocol)
+            && **known == *endpoint
+            && let Some(open) = self.seconds.get_mut(&time_s)
+            && let Some((found, cell)) = open.cells.get_mut(*cell as usize)
+            && found == key
+        {
+            cell.tally.add(tally);
+            return;
+        }
+        let second = self.seconds.entry(time_s).or_default();
         let crowded = second.cells.len() >= MAX_CELLS;
         let endpoint = if crowded && !second.endpoints.contains_key(endpoint) { "" } else { endpoint };
         let known = second.endpoints.len() as u32;
-        let number = match second.endpoints.get(endpoint) {
-            Some(number) => *number,
+        let (endpoint, number) = match second.endpoints.get_key_value(endpoint) {
+            Some((endpoint, number)) => (Arc::clone(endpoint), *number),
             None => {
-                second.endpoints.insert(Arc::from(endpoint), known);
-                known
+                let endpoint: Arc<str> = Arc::from(endpoint);
+                second.endpoints.insert(Arc::clone(&endpoint), known);
+                (endpoint, known)
             }
         };
-        let mut key =
-            CellKey { flow: flow.id, pid: local.pid, endpoint: number, l7_protocol: flow.l7_protocol(message) };
-        if crowded && !second.cells.contains_key(&key) {
+        let mut key = CellKey { flow: flow.id, pid: local.pid, endpoint: number, l7_protocol };
+        if crowded && !second.places.contains_key(&key) {
             // No room for another connection: its events join others of the same server, so that sums hold.
             self.overflow += 1;
             if second.shared.len() < MAX_CELLS {
@@ -177,12 +205,15 @@ impl Meter {
                 key = *any;
             }
         }
-        let cell = second.cells.entry(key).or_insert_with(|| Cell {
-            flow: Arc::clone(flow),
-            local,
-            tally: Tally { direction_score: flow.direction_score, ..Tally::default() },
+        let cell = *second.places.entry(key).or_insert_with(|| {
+            let tally = Tally { direction_score: flow.direction_score, ..Tally::default() };
+            second.cells.push((key, Cell { flow: Arc::clone(flow), local, tally }));
+            (second.cells.len() - 1) as u32
         });
-        cell.tally.add(tally);
+        second.cells[cell as usize].1.tally.add(tally);
+        if !crowded {
+            *recent = Some(Recent { second: time_s, key, endpoint, cell });
+        }
     }
 
     /// Closes the seconds that ended at least two seconds ago (`all`: every second). `names` gives the processes of
@@ -191,6 +222,10 @@ impl Meter {
         let bound = if all { u64::MAX } else { (now_us / 1_000_000).saturating_sub(SETTLE_S) };
         let later = self.seconds.split_off(&bound);
         let due = std::mem::replace(&mut self.seconds, later);
+        if !due.is_empty() {
+            // A second that is opened again counts its cells anew.
+            self.recent.clear();
+        }
         due.into_iter().map(|(second, open)| fold(second as u32, &open, names)).collect()
     }
 }

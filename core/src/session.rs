@@ -1,6 +1,7 @@
 //! Requests that wait for their responses, and the sessions that come of them.
 
-use std::collections::VecDeque;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rustc_hash::FxHasher;
 use crate::connection::{Flow, Key};
 use crate::event::{Origin, Task};
 use crate::joined::Exchange;
-use crate::protocols::{Message, Pairing, Status};
+use crate::protocols::{Pairing, Status, Told};
 
 /// Most requests of one connection that wait.
 pub const MAX_WAITING: usize = 4096;
@@ -26,7 +27,7 @@ pub enum RowType {
 /// A request or a response as it was seen.
 #[derive(Debug)]
 pub struct Half {
-    pub message: Box<Message>,
+    pub message: Told,
     pub origin: Origin,
     pub task: Task,
     /// Number of the message on its socket, from 1.
@@ -78,7 +79,7 @@ pub fn exchange(request: &Half, response: &Half) -> Option<Exchange> {
 
 #[derive(Debug)]
 struct Pending {
-    serial: u64,
+    since_us: u64,
     half: Half,
 }
 
@@ -88,6 +89,8 @@ pub struct Waiting {
     queue: VecDeque<Pending>,
     /// Responses that will come to requests that were let go.
     owed: usize,
+    /// The ticket under which this connection stands in the order of time, 0 none.
+    ticket: u64,
 }
 
 impl Waiting {
@@ -99,13 +102,27 @@ impl Waiting {
         self.queue.is_empty()
     }
 
-    pub fn push(&mut self, serial: u64, half: Half) {
-        self.queue.push_back(Pending { serial, half });
+    pub fn push(&mut self, half: Half) {
+        self.queue.push_back(Pending { since_us: half.origin.time_us, half });
     }
 
-    /// Goes on waiting as the first, which it was.
-    pub fn push_again(&mut self, serial: u64, half: Half) {
-        self.queue.push_front(Pending { serial, half });
+    /// Goes on waiting as the first, which it was, and from now on.
+    pub fn push_again(&mut self, since_us: u64, half: Half) {
+        self.queue.push_front(Pending { since_us, half });
+    }
+
+    /// Is this the ticket of this connection? It has none afterwards.
+    pub fn redeem(&mut self, ticket: &Ticket) -> bool {
+        let valid = self.ticket == ticket.serial;
+        if valid {
+            self.ticket = 0;
+        }
+        valid
+    }
+
+    /// Since when the one waits that waits longest, µs.
+    pub fn since_us(&self) -> Option<u64> {
+        self.queue.iter().map(|pending| pending.since_us).min()
     }
 
     /// The request that a response answers.
@@ -137,15 +154,17 @@ impl Waiting {
         if passed { self.take_oldest() } else { None }
     }
 
-    /// Takes a request out because its time is over.
-    pub fn take(&mut self, serial: u64) -> Option<Half> {
-        let place = self.queue.iter().position(|pending| pending.serial == serial)?;
-        self.queue.remove(place).map(|pending| pending.half)
+    /// Takes out the requests whose time is over: those that wait since then or longer.
+    pub fn take_due(&mut self, since_us: u64) -> Vec<Half> {
+        let (due, queue) =
+            std::mem::take(&mut self.queue).into_iter().partition(|pending| pending.since_us <= since_us);
+        self.queue = queue;
+        VecDeque::into_iter(due).map(|pending: Pending| pending.half).collect()
     }
 
-    /// Takes a request out for want of room: its response will still come and must not answer the next one.
-    pub fn let_go(&mut self, serial: u64, pairing: Pairing) -> Option<Half> {
-        let half = self.take(serial)?;
+    /// Takes the first request out for want of room: its response will still come and must not answer the next one.
+    pub fn let_go(&mut self, pairing: Pairing) -> Option<Half> {
+        let half = self.take_oldest()?;
         self.owed += usize::from(pairing == Pairing::Fifo);
         Some(half)
     }
@@ -155,16 +174,8 @@ impl Waiting {
         self.owed = 0;
     }
 
-    pub fn oldest_serial(&self) -> Option<u64> {
-        self.queue.front().map(|pending| pending.serial)
-    }
-
     pub fn take_oldest(&mut self) -> Option<Half> {
         self.queue.pop_front().map(|pending| pending.half)
-    }
-
-    pub fn holds(&self, serial: u64) -> bool {
-        self.queue.iter().any(|pending| pending.serial == serial)
     }
 
     /// Causal id of the request that waits longest, and of the one that came last.
@@ -177,19 +188,33 @@ impl Waiting {
     }
 }
 
-/// A waiting request, for the order of time.
-#[derive(Clone, Copy, Debug)]
+/// A connection on which requests wait, for the order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub key: Key,
-    pub serial: u64,
-    since_us: u64,
+    /// When it is to be looked at: not after the first of its requests times out, µs.
+    pub due_us: u64,
+    serial: u64,
 }
 
-/// All waiting requests in the order of time, by time-out. Tickets of answered requests stay until they come up.
+impl Ord for Ticket {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.due_us, self.serial).cmp(&(other.due_us, other.serial))
+    }
+}
+
+impl PartialOrd for Ticket {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// All waiting requests in the order of their time-outs. A connection has one ticket for all its requests, which stays
+/// when they are answered; when it comes up and others wait by then, the connection gets another one.
 #[derive(Debug)]
 pub struct Order {
-    classes: Vec<(u64, VecDeque<Ticket>)>,
-    next_serial: u64,
+    tickets: BinaryHeap<Reverse<Ticket>>,
+    last_serial: u64,
     /// Requests that wait now.
     pub live: usize,
     max: usize,
@@ -197,49 +222,40 @@ pub struct Order {
 
 impl Order {
     pub fn new(max: usize) -> Self {
-        Self { classes: Vec::new(), next_serial: 0, live: 0, max: max.max(1) }
+        Self { tickets: BinaryHeap::new(), last_serial: 0, live: 0, max: max.max(1) }
     }
 
-    pub fn enter(&mut self, key: Key, since_us: u64, timeout_us: u64) -> u64 {
-        self.next_serial += 1;
-        self.live += 1;
-        let ticket = Ticket { key, serial: self.next_serial, since_us };
-        match self.classes.iter_mut().find(|(timeout, _)| *timeout == timeout_us) {
-            Some((_, tickets)) => tickets.push_back(ticket),
-            None => self.classes.push((timeout_us, VecDeque::from([ticket]))),
+    /// Sees to it that a connection with waiting requests has a ticket.
+    pub fn enter(&mut self, key: Key, waiting: &mut Waiting, timeout_us: u64) {
+        if waiting.ticket == 0
+            && let Some(since_us) = waiting.since_us()
+        {
+            self.last_serial += 1;
+            waiting.ticket = self.last_serial;
+            let due_us = since_us.saturating_add(timeout_us);
+            self.tickets.push(Reverse(Ticket { key, due_us, serial: self.last_serial }));
         }
-        self.next_serial
     }
 
     pub fn full(&self) -> bool {
         self.live > self.max
     }
 
-    /// The ticket of the request that entered longest ago.
-    pub fn oldest(&mut self) -> Option<Ticket> {
-        let (_, tickets) = self
-            .classes
-            .iter_mut()
-            .filter(|(_, tickets)| !tickets.is_empty())
-            .min_by_key(|(_, tickets)| tickets.front().map(|ticket| ticket.serial))?;
-        tickets.pop_front()
+    /// The ticket that comes up next.
+    pub fn first(&mut self) -> Option<Ticket> {
+        self.tickets.pop().map(|Reverse(ticket)| ticket)
     }
 
     /// A ticket whose time is over, if any.
     pub fn expired(&mut self, now_us: u64) -> Option<Ticket> {
-        self.classes.iter_mut().find_map(|(timeout, tickets)| {
-            let due = tickets.front()?.since_us.saturating_add(*timeout) <= now_us;
-            if due { tickets.pop_front() } else { None }
-        })
+        let due = self.tickets.peek().is_some_and(|Reverse(ticket)| ticket.due_us <= now_us);
+        if due { self.first() } else { None }
     }
 
-    /// Tickets of requests that were answered take room; `waits` tells the others.
-    pub fn compact(&mut self, waits: impl Fn(&Ticket) -> bool) {
-        let tickets: usize = self.classes.iter().map(|(_, tickets)| tickets.len()).sum();
-        if tickets > 4 * self.max.max(self.live) {
-            for (_, tickets) in &mut self.classes {
-                tickets.retain(&waits);
-            }
+    /// Tickets of connections that ended take room; `waiting` gives that of one that goes on.
+    pub fn compact<'a>(&mut self, waiting: impl Fn(&Key) -> Option<&'a Waiting>) {
+        if self.tickets.len() > 4 * self.max.max(self.live) {
+            self.tickets.retain(|Reverse(ticket)| waiting(&ticket.key).is_some_and(|it| it.ticket == ticket.serial));
         }
     }
 }

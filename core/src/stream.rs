@@ -6,7 +6,7 @@
 //! (`resync`).
 
 use crate::event::{Direction, Origin};
-use crate::protocols::{Message, Parser, Role, Step};
+use crate::protocols::{Parser, Role, Step, Told};
 
 /// Most bytes of an unfinished message that are kept.
 pub const WINDOW: usize = 64 * 1024;
@@ -36,7 +36,7 @@ impl<'a> Piece<'a> {
 /// A message and where its first byte was.
 #[derive(Debug)]
 pub struct Seen {
-    pub message: Box<Message>,
+    pub message: Told,
     pub direction: Direction,
     pub origin: Origin,
     /// Bytes of the message that were in the window, and those since its beginning.
@@ -351,15 +351,15 @@ impl Stream {
             }
             match step {
                 Step::Message { consumed, message } if consumed > 0 => {
-                    let here = origin(at);
-                    let origin = message.began.unwrap_or(here);
-                    let before = if origin.seq == 0 { 0 } else { here.seq.wrapping_sub(origin.seq) };
-                    let captured = (consumed.min(window.len() as u64) as u32).saturating_add(before);
-                    let direction = walk.direction;
-                    walk.seen.push(Seen { message, direction, origin, captured });
+                    let (origin, captured) = walk.see(Told::Own(message), origin(at), consumed, window.len());
                     while let Some(message) = walk.parser.more() {
+                        let (message, direction) = (Told::Own(message), walk.direction);
                         walk.seen.push(Seen { message, direction, origin, captured });
                     }
+                    at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
+                }
+                Step::Known { consumed, message } if consumed > 0 => {
+                    walk.see(Told::Shared(message), origin(at), consumed, window.len());
                     at = self.pass(at, consumed, bytes.len(), &mut walk.hole);
                 }
                 Step::Skip(count) if count > 0 => {
@@ -416,6 +416,18 @@ struct Walk<'a> {
     report: &'a mut Report,
     hole: u64,
     datagram: bool,
+}
+
+impl Walk<'_> {
+    /// Notes a message whose bytes end `consumed` bytes after `here`, of which `window` are at hand. Returns where it
+    /// began, and how many of its bytes were captured.
+    fn see(&mut self, message: Told, here: Origin, consumed: u64, window: usize) -> (Origin, u32) {
+        let origin = message.began.unwrap_or(here);
+        let before = if origin.seq == 0 { 0 } else { here.seq.wrapping_sub(origin.seq) };
+        let captured = (consumed.min(window as u64) as u32).saturating_add(before);
+        self.seen.push(Seen { message, direction: self.direction, origin, captured });
+        (origin, captured)
+    }
 }
 
 fn origin_at(marks: &[(usize, Origin)], at: usize) -> Origin {

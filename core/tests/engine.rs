@@ -210,6 +210,43 @@ fn a_request_without_response_times_out_or_is_closed() {
 }
 
 #[test]
+fn each_request_of_a_connection_has_its_own_time() {
+    let mut host = Host::new(r#"{"tcp_request_timeout_s": 10}"#);
+    let begun_us = host.now_us;
+    let mut timed_out = |host: &mut Host, after_s: u64| {
+        host.now_us = begun_us + after_s * 1_000_000;
+        host.engine.tick(host.now_us);
+        host.counter("requests_timed_out")
+    };
+    host.step("send up 1 GET /answered");
+    host.step("recv up 1 OK");
+    assert_eq!(timed_out(&mut host, 4), 0);
+    host.step("send up 1 GET /four");
+    assert_eq!(timed_out(&mut host, 9), 0);
+    host.step("send up 1 GET /nine");
+    assert_eq!([11, 13, 15, 18, 20].map(|after_s| timed_out(&mut host, after_s)), [0, 0, 1, 1, 2]);
+    host.step("send up 1 GET /twenty");
+    assert_eq!([29, 31].map(|after_s| timed_out(&mut host, after_s)), [2, 3]);
+    assert_eq!(host.counter("requests_waiting_now"), 0);
+    let late = texts(&host.drain(true)["l7_flow_log"], "request_resource");
+    assert_eq!(late, ["/answered", "/four", "/nine", "/twenty"]);
+}
+
+#[test]
+fn the_request_that_waits_longest_goes_first() {
+    let mut host = Host::new(r#"{"session_aggregate_max_entries": 2}"#);
+    for step in ["send one 1 GET /answered", "recv one 1 OK", "send two 1 GET /oldest", "send three 1 GET /next"] {
+        host.step(step);
+    }
+    host.step("send one 1 GET /new");
+    assert_eq!((host.counter("requests_evicted"), host.counter("requests_waiting_now")), (1, 2));
+    host.step("send two 1 GET /newer");
+    assert_eq!((host.counter("requests_evicted"), host.counter("requests_waiting_now")), (2, 2));
+    let rows = &host.drain(true)["l7_flow_log"];
+    assert_eq!(texts(rows, "request_resource")[..3], ["/answered", "/oldest", "/next"]);
+}
+
+#[test]
 fn waiting_requests_are_bounded_and_counted() {
     let mut host = Host::new(r#"{"session_aggregate_max_entries": 3}"#);
     for number in 0..10 {

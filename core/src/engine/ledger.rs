@@ -10,8 +10,8 @@ use crate::connection::{Connection, Flow, is_client, other};
 use crate::event::{Direction, Source, Task};
 use crate::meter::{Meter, Tally};
 use crate::peers::{Process, SharedPeers, locked};
-use crate::protocols::{Kind, Message, Pairing, Role, Status};
-use crate::session::{Half, MAX_WAITING, Order, RowType, Session, exchange};
+use crate::protocols::{Kind, Message, Pairing, Role, Status, Told};
+use crate::session::{Half, MAX_WAITING, Order, RowType, Session, Ticket, exchange};
 use crate::stream::{Report, Seen};
 
 /// Most rows that wait for a drain.
@@ -127,7 +127,8 @@ impl Ledger {
         seen: &mut Vec<Seen>,
         report: &Report,
     ) {
-        let Some(flow) = connection.flow().cloned() else {
+        // Taken out rather than cloned: counting references of the same flow for each message is not free.
+        let Some(flow) = connection.flow.take() else {
             seen.clear();
             return;
         };
@@ -163,6 +164,7 @@ impl Ledger {
         if sockets {
             self.causality.resume(task, brought);
         }
+        connection.flow = Some(flow);
     }
 
     /// The direction lost bytes. When it was the server's, nobody knows which requests were answered in them.
@@ -205,12 +207,10 @@ impl Ledger {
         match kind {
             Kind::Request => {
                 self.count(flow, &half, Tally::request());
-                let timeout_us = self.timeout_us(flow);
-                let serial = self.order.enter(connection.key, half.origin.time_us, timeout_us);
-                connection.waiting.push(serial, half);
+                connection.waiting.push(half);
+                self.awaited(connection, flow);
                 if connection.waiting.len() > MAX_WAITING
-                    && let Some(oldest) = connection.waiting.oldest_serial()
-                    && let Some(request) = connection.waiting.let_go(oldest, flow.l7.pairing)
+                    && let Some(request) = connection.waiting.let_go(flow.l7.pairing)
                 {
                     self.unanswered(flow, request, Unanswered::Evicted);
                 }
@@ -337,9 +337,40 @@ impl Ledger {
     /// A request whose time is over while its response is under way.
     pub fn await_again(&mut self, connection: &mut Connection, flow: &Flow, request: Half, now_us: u64) {
         self.order.live -= 1;
-        let timeout_us = self.timeout_us(flow);
-        let serial = self.order.enter(connection.key, now_us, timeout_us);
-        connection.waiting.push_again(serial, request);
+        connection.waiting.push_again(now_us, request);
+        self.awaited(connection, flow);
+    }
+
+    /// One more request waits on this connection.
+    fn awaited(&mut self, connection: &mut Connection, flow: &Flow) {
+        self.order.live += 1;
+        self.stand_again(connection, flow);
+    }
+
+    /// A ticket came up: is the connection's longest-waiting request as old as the ticket says? If not, it stands in line
+    /// again, for what waits now.
+    pub fn is_first(&mut self, ticket: &Ticket, connection: &mut Connection, flow: &Flow) -> bool {
+        let due_us = connection.waiting.since_us().map(|since_us| since_us.saturating_add(self.timeout_us(flow)));
+        let first = due_us.is_some_and(|due_us| due_us <= ticket.due_us);
+        if !first {
+            self.stand_again(connection, flow);
+        }
+        first
+    }
+
+    /// The connection stands in the order of time for what waits on it now.
+    pub fn stand_again(&mut self, connection: &mut Connection, flow: &Flow) {
+        self.order.enter(connection.key, &mut connection.waiting, self.timeout_us(flow));
+    }
+
+    /// The requests whose time is over on the connection of a ticket that came up.
+    pub fn due(&mut self, connection: &mut Connection, flow: &Flow, now_us: u64) -> Vec<Half> {
+        let due = match now_us.checked_sub(self.timeout_us(flow)) {
+            Some(since_us) => connection.waiting.take_due(since_us),
+            None => Vec::new(),
+        };
+        self.stand_again(connection, flow);
+        due
     }
 
     /// A request whose time is over, and how it ended.
@@ -348,7 +379,7 @@ impl Ledger {
         self.await_again(connection, flow, request, now_us);
         let direction = if is_client(flow.local_role) { Direction::Ingress } else { Direction::Egress };
         let origin = message.began.unwrap_or_default();
-        let seen = Seen { message, direction, origin, captured: 0 };
+        let seen = Seen { message: Told::Own(message), direction, origin, captured: 0 };
         self.message(connection, flow, &Task::default(), seen, &mut Brought::Nothing);
     }
 

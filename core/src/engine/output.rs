@@ -132,8 +132,8 @@ impl Output {
         // A text of the request, else of the response; and the other way round.
         let (start_us, end_us) = session.times();
         let empty = crate::protocols::Message::default();
-        let asked = request.map_or(&empty, |half| half.message.as_ref());
-        let answered = response.map_or(&empty, |half| half.message.as_ref());
+        let asked = request.map_or(&empty, |half| &*half.message);
+        let answered = response.map_or(&empty, |half| &*half.message);
         let first = if request.is_some() { asked } else { answered };
 
         let l7_protocol = flow.l7_protocol(if first.l7_protocol == 0 { answered } else { first });

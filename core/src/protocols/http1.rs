@@ -2,18 +2,20 @@
 
 mod detect;
 pub(super) mod head;
+pub mod recent;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 use super::grpc::web::Body;
 use super::websocket::{self, Asked, WebSocket};
 use super::{Late, Message, Pairing, Parser, ParserSettings, Protocol, Role, Step, http2};
 use crate::event::Origin;
 use detect::{check, find_start, plausible_start, status_line};
-use head::{Head, Line};
+use head::{Awaited, Framing, Head, Start, head_end};
+use recent::Known;
 
 pub const PROTOCOL: Protocol = Protocol {
     id: 20,
@@ -33,14 +35,6 @@ pub const PROTOCOL: Protocol = Protocol {
 const MAX_AWAITED: usize = 1024;
 /// A chunk-size line longer than this is no chunk-size line.
 const MAX_CHUNK_LINE: usize = 4096;
-/// What of the request decides how its response ends.
-#[derive(Clone, Copy, PartialEq)]
-enum Awaited {
-    Head,
-    Connect,
-    Other,
-}
-
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Next {
     /// A start line.
@@ -123,16 +117,14 @@ impl Http1 {
         if blank > 0 {
             return Step::Skip(blank as u64);
         }
+        let from = self.side(role).scanned.min(window.len());
+        if from == 0
+            && let Some(step) = self.whole(role, window)
+        {
+            return step;
+        }
         if !plausible_start(role, window) {
             return Step::Invalid;
-        }
-        let from = self.side(role).scanned.min(window.len());
-        let settings = Arc::clone(&self.settings);
-        if from == 0
-            && let Some(head) = Head::read(window, true, role, &settings)
-            && let Some(end) = head.end
-        {
-            return self.named(role, head, end, None, &settings);
         }
         match head_end(window, from) {
             Ok(end) => self.message(role, window.get(..end).unwrap_or(window), None),
@@ -141,6 +133,34 @@ impl Http1 {
                 Step::NeedMore
             }
         }
+    }
+
+    /// A head of which all is there; one that was read a moment ago is not read again.
+    fn whole(&mut self, role: Role, window: &[u8]) -> Option<Step> {
+        let asked = match self.settings.recent_heads.find(role, window) {
+            Ok((bytes, known)) => return Some(self.plain(role, known, bytes)),
+            Err(asked) => asked,
+        };
+        if !plausible_start(role, window) {
+            return None;
+        }
+        let settings = Arc::clone(&self.settings);
+        let head = Head::read(window, true, role, &settings)?;
+        let end = head.end?;
+        let Some(asked) = asked.filter(|asked| head.is_plain() && asked.bytes.len() == end) else {
+            return Some(self.named(role, head, end, None, &settings));
+        };
+        let known = Known { framing: head.framing, message: Arc::new(head.message(&settings)) };
+        settings.recent_heads.keep(&asked, known.clone());
+        Some(self.plain(role, known, end))
+    }
+
+    /// The message of a plain head of so many bytes.
+    fn plain(&mut self, role: Role, Known { framing, message }: Known, bytes: usize) -> Step {
+        let mut consumed = bytes as u64;
+        let next = self.follow(&framing, b"", None, &mut consumed);
+        self.go_on(role, next);
+        Step::Known { consumed, message }
     }
 
     /// A head; `cut` is how many bytes follow it unseen when its end was not found.
@@ -152,39 +172,42 @@ impl Http1 {
         }
     }
 
-    /// The message of a head of so many bytes.
-    fn named(&mut self, role: Role, head: Head<'_>, bytes: usize, cut: Option<u64>, settings: &ParserSettings) -> Step {
-        let mut consumed = bytes as u64;
-        let mut next = match (&head.line, cut) {
-            (_, Some(_)) => Next::Lost,
-            (Line::Request { method, .. }, _) => self.body_of_request(method, &head, &mut consumed),
-            (Line::Response { code, .. }, _) => self.body_of_response(*code, &head, &mut consumed),
+    /// What comes behind a head, which changes who is awaited; adds a body of known length to `consumed`.
+    fn follow(&mut self, framing: &Framing, upgrade: &[u8], cut: Option<u64>, consumed: &mut u64) -> Next {
+        let next = match framing.start {
+            _ if cut.is_some() => Next::Lost,
+            Start::Request(request) => Self::body_of_request(request, framing, consumed),
+            Start::Response(code) => self.body_of_response(code, framing, consumed),
         };
-        match &head.line {
-            Line::Request { method, .. } => self.await_response(method),
-            Line::Response { code, .. } if (100..200).contains(code) && *code != 101 => {
-                // An interim response: the request still waits.
-                if cut.is_none() {
-                    next = Next::Start;
-                }
-                self.go_on(role, next);
-                return Step::Skip(consumed.saturating_add(cut.unwrap_or(0)));
-            }
-            Line::Response { code, .. } => {
+        match framing.start {
+            Start::Request(request) => self.await_response(request),
+            Start::Response(_) if framing.is_interim() => {}
+            Start::Response(code) => {
                 let request = self.awaited.pop_front();
-                let tunnel = request == Some(Awaited::Connect) && (200..300).contains(code);
-                self.after = match head.upgrade {
+                let tunnel = request == Some(Awaited::Connect) && (200..300).contains(&code);
+                self.after = match upgrade {
                     _ if tunnel => After::Opaque,
-                    _ if *code != 101 => After::Http,
+                    _ if code != 101 => After::Http,
                     upgrade if upgrade.eq_ignore_ascii_case(b"websocket") => After::WebSocket,
                     b"h2c" => After::Http2,
                     _ => After::Opaque,
                 };
             }
         }
+        next
+    }
+
+    /// The message of a head of so many bytes.
+    fn named(&mut self, role: Role, head: Head<'_>, bytes: usize, cut: Option<u64>, settings: &ParserSettings) -> Step {
+        let mut consumed = bytes as u64;
+        let next = self.follow(&head.framing, head.upgrade, cut, &mut consumed);
+        if head.framing.is_interim() {
+            self.go_on(role, next);
+            return Step::Skip(consumed.saturating_add(cut.unwrap_or(0)));
+        }
         let upgrades = role == Role::Client && !head.upgrade.is_empty();
         let body = (role == Role::Server && head.call.is_web()).then(|| Body::new(head.call));
-        let mut message = head.message(settings);
+        let mut message = Box::new(head.message(settings));
         if upgrades {
             self.asked = Asked::of(&message);
         }
@@ -237,39 +260,35 @@ impl Http1 {
         Step::Skip(here)
     }
 
-    fn await_response(&mut self, method: &[u8]) {
+    fn await_response(&mut self, request: Awaited) {
         if self.awaited.len() >= MAX_AWAITED {
             self.awaited.clear();
         }
-        self.awaited.push_back(match method {
-            b"HEAD" => Awaited::Head,
-            b"CONNECT" => Awaited::Connect,
-            _ => Awaited::Other,
-        });
+        self.awaited.push_back(request);
     }
 
     /// RFC 9112 section 6.3 for requests.
-    fn body_of_request(&self, method: &[u8], head: &Head, consumed: &mut u64) -> Next {
-        if head.chunked {
+    fn body_of_request(request: Awaited, framing: &Framing, consumed: &mut u64) -> Next {
+        if framing.chunked {
             return Next::ChunkSize;
         }
-        if method != b"CONNECT" {
-            *consumed = consumed.saturating_add(head.content_length.unwrap_or(0));
+        if request != Awaited::Connect {
+            *consumed = consumed.saturating_add(framing.content_length.unwrap_or(0));
         }
         Next::Start
     }
 
     /// RFC 9112 section 6.3 for responses.
-    fn body_of_response(&self, code: u16, head: &Head, consumed: &mut u64) -> Next {
+    fn body_of_response(&self, code: u16, framing: &Framing, consumed: &mut u64) -> Next {
         let request = self.awaited.front();
         if matches!(code, 100..200 | 204 | 304) || request == Some(&Awaited::Head) {
             return Next::Start;
         }
-        if head.chunked {
+        if framing.chunked {
             return Next::ChunkSize;
         }
-        match head.content_length {
-            _ if head.transfer_encoded => Next::UntilClose,
+        match framing.content_length {
+            _ if framing.encoded => Next::UntilClose,
             None => Next::UntilClose,
             Some(0) => Next::Start,
             Some(length) if request.is_none() => Next::PerhapsBody(length),
@@ -469,21 +488,6 @@ impl Parser for Http1 {
             Box::new(WebSocket::new(self.settings.clone(), std::mem::take(&mut self.asked))) as Box<dyn Parser>
         })
     }
-}
-
-/// Offset behind the empty line that ends a head, or from where to look on when there is more.
-fn head_end(window: &[u8], from: usize) -> Result<usize, usize> {
-    let mut resume = window.len();
-    for at in memchr_iter(b'\n', window.get(from..).unwrap_or_default()) {
-        let at = from + at;
-        match window.get(at + 1..).unwrap_or_default() {
-            [b'\n', ..] => return Ok(at + 2),
-            [b'\r', b'\n', ..] => return Ok(at + 3),
-            [] | [b'\r'] => resume = at,
-            _ => {}
-        }
-    }
-    Err(resume)
 }
 
 /// Hexadecimal size before an optional extension.

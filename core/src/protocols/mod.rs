@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use memchr::{memchr_iter, memchr2};
 
+use self::http1::recent::Recent;
 use self::names::Names;
 use self::propagation::Configured;
+pub use self::told::Told;
 use crate::event::Origin;
 
 pub mod amqp;
@@ -57,6 +59,7 @@ pub mod tars;
 pub mod tds;
 pub mod thrift;
 pub mod tls;
+pub mod told;
 pub mod trace_context;
 pub mod websocket;
 pub mod zmtp;
@@ -145,6 +148,8 @@ impl Message {
 pub enum Step {
     /// A message that takes `consumed` bytes of the stream, which may be more than the window holds.
     Message { consumed: u64, message: Box<Message> },
+    /// The same, of which the parser has read another one just like it.
+    Known { consumed: u64, message: Arc<Message> },
     /// Bytes that are no message of their own (a body chunk, a 100-continue, rows of a result).
     Skip(u64),
     /// The message goes on beyond the window; ask again when it has grown. When it cannot grow (bytes lost or not
@@ -259,6 +264,7 @@ pub struct ParserSettings {
     /// Names that the connections of an engine learn for each other.
     pub names: Names,
     pub context_headers: Configured,
+    pub recent_heads: Recent,
 }
 
 impl Default for ParserSettings {
@@ -276,6 +282,7 @@ impl Default for ParserSettings {
             max_field: 8192,
             names: Names::default(),
             context_headers: Configured::default(),
+            recent_heads: Recent::default(),
         }
     }
 }

@@ -82,6 +82,10 @@ impl Connection {
                     }
                     consumed
                 }
+                Step::Known { consumed, message } => {
+                    self.messages.push((role, Message::clone(&message)));
+                    consumed
+                }
                 Step::Skip(consumed) => consumed,
                 // The driver follows one protocol: what another one says is not looked at.
                 Step::Switch | Step::SwitchTo(_) => side.window.len() as u64,

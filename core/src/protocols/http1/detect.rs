@@ -40,8 +40,24 @@ const METHODS: &[&[u8]] = &[
     b"QUERY",
 ];
 
+/// Which bytes a token may have (RFC 9110 section 5.6.2).
+static TOKEN: [bool; 256] = {
+    let (mut table, others) = ([false; 256], b"!#$%&'*+-.^_`|~");
+    let mut at = 0;
+    while at < 256 {
+        table[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 pub fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 /// Could a message of this side begin so? True for a prefix of one.

@@ -1,6 +1,6 @@
 //! The head of a message: start line and the few header fields that a row keeps.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use crate::protocols::grpc::{Call, Outcome};
 use crate::protocols::propagation::{Propagation, Shapes};
@@ -21,18 +21,48 @@ static FIELDS: Shapes = {
     shapes
 };
 
-pub enum Line<'a> {
+enum Line<'a> {
     Request { method: &'a [u8], target: &'a [u8] },
     Response { code: u16, phrase: &'a [u8] },
 }
 
-pub struct Head<'a> {
-    pub line: Line<'a>,
-    version: &'static str,
+/// What of a request decides how its response ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Awaited {
+    Head,
+    Connect,
+    Other,
+}
+
+/// What a start line says of the bytes that follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    Request(Awaited),
+    /// The status code.
+    Response(u16),
+}
+
+/// How the message goes on behind its head.
+#[derive(Clone, Copy, Debug)]
+pub struct Framing {
+    pub start: Start,
     pub content_length: Option<u64>,
     pub chunked: bool,
     /// Some transfer coding was applied (chunked or not).
-    pub transfer_encoded: bool,
+    pub encoded: bool,
+}
+
+impl Framing {
+    /// The request still waits (1xx, but for the change to another protocol).
+    pub fn is_interim(&self) -> bool {
+        matches!(self.start, Start::Response(code) if (100..200).contains(&code) && code != 101)
+    }
+}
+
+pub struct Head<'a> {
+    line: Line<'a>,
+    version: &'static str,
+    pub framing: Framing,
     pub upgrade: &'a [u8],
     pub call: Call,
     host: &'a [u8],
@@ -54,12 +84,16 @@ impl<'a> Head<'a> {
             Role::Client => request_line(first.trim_ascii_end(), complete || end.is_some())?,
             Role::Server => status_line(first.trim_ascii_end())?,
         };
+        let start = match line {
+            Line::Request { method: b"HEAD", .. } => Start::Request(Awaited::Head),
+            Line::Request { method: b"CONNECT", .. } => Start::Request(Awaited::Connect),
+            Line::Request { .. } => Start::Request(Awaited::Other),
+            Line::Response { code, .. } => Start::Response(code),
+        };
         let mut head = Self {
             line,
             version,
-            content_length: None,
-            chunked: false,
-            transfer_encoded: false,
+            framing: Framing { start, content_length: None, chunked: false, encoded: false },
             upgrade: b"",
             call: Call::None,
             host: b"",
@@ -104,11 +138,13 @@ impl<'a> Head<'a> {
             10 if is("user-agent") => self.user_agent = value,
             11 | 12 if is("grpc-status") || is("grpc-message") => self.outcome.read(name, value, settings),
             12 if is("content-type") => self.call = Call::of(value),
-            14 if is("content-length") && self.content_length.is_none() => self.content_length = decimal(value),
+            14 if is("content-length") && self.framing.content_length.is_none() => {
+                self.framing.content_length = decimal(value);
+            }
             17 if is("transfer-encoding") => {
                 let last = value.rsplit(|&byte| byte == b',').next().unwrap_or_default().trim_ascii();
-                self.chunked = last.eq_ignore_ascii_case(b"chunked");
-                self.transfer_encoded = self.chunked || !last.eq_ignore_ascii_case(b"identity");
+                self.framing.chunked = last.eq_ignore_ascii_case(b"chunked");
+                self.framing.encoded = self.framing.chunked || !last.eq_ignore_ascii_case(b"identity");
             }
             _ => {}
         }
@@ -122,11 +158,15 @@ impl<'a> Head<'a> {
         }
     }
 
-    pub fn message(self, settings: &ParserSettings) -> Box<Message> {
+    /// Nothing but the framing of its message changes what the parser does next.
+    pub fn is_plain(&self) -> bool {
+        self.upgrade.is_empty() && !self.call.is_web() && !self.framing.is_interim()
+    }
+
+    pub fn message(self, settings: &ParserSettings) -> Message {
         let text = |value: &[u8]| unfold(value, settings);
-        let mut message = Box::<Message>::default();
-        message.version = self.version.into();
-        message.length = self.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX));
+        let length = self.framing.content_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX));
+        let mut message = Message { version: self.version.into(), length, ..Message::default() };
         self.context.fill(&mut message);
         match self.line {
             Line::Request { method, target } => {
@@ -167,6 +207,21 @@ impl<'a> Head<'a> {
         }
         message
     }
+}
+
+/// Offset behind the empty line that ends a head, or from where to look on when there is more.
+pub fn head_end(window: &[u8], from: usize) -> Result<usize, usize> {
+    let mut resume = window.len();
+    for at in memchr_iter(b'\n', window.get(from..).unwrap_or_default()) {
+        let at = from + at;
+        match window.get(at + 1..).unwrap_or_default() {
+            [b'\n', ..] => return Ok(at + 2),
+            [b'\r', b'\n', ..] => return Ok(at + 3),
+            [] | [b'\r'] => resume = at,
+            _ => {}
+        }
+    }
+    Err(resume)
 }
 
 /// Length of a header field with its continuation lines (obsolete folding, RFC 9112 section 5.2), and its first byte;
