@@ -213,7 +213,7 @@ fn a_request_without_response_times_out_or_is_closed() {
 fn each_request_of_a_connection_has_its_own_time() {
     let mut host = Host::new(r#"{"tcp_request_timeout_s": 10}"#);
     let begun_us = host.now_us;
-    let mut timed_out = |host: &mut Host, after_s: u64| {
+    let timed_out = |host: &mut Host, after_s: u64| {
         host.now_us = begun_us + after_s * 1_000_000;
         host.engine.tick(host.now_us);
         host.counter("requests_timed_out")
