@@ -1,6 +1,6 @@
 """nginx under wrk: requests a second with the agent off, with its kernel part alone, and with the whole agent.
 
-Two sites (web.py), a figure each: the shortest answer, and a file with an access log.
+A figure each: the shortest answer, the same with another path in each request, and a file with an access log (web.py).
 Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs; client and server share the machine's cores
 with the agent. `kernel` and `agent` observe both ends of each request, as on a machine that has both; `kernel_server`
 and `agent_server` leave wrk out, as where the clients are on other machines. The agent sends to a sink that discards,
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import statistics
@@ -22,14 +23,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from web import SITES, nginx
+from web import nginx
 
 ROOT = Path(__file__).parents[1]
+
+#: What is asked of which site (web.py), by name, with what wrk is told besides.
+LOADS: dict[str, tuple[str, list[str]]] = {
+    "short_answer": ("short_answer", []),
+    "another_path_each": ("short_answer", ["-s", str(ROOT / "bench" / "paths.lua")]),
+    "static_file": ("static_file", []),
+}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -72,8 +80,9 @@ def resident_mib(pid: int) -> float:
 class Wrk:
     """A wrk that waits, so that its pid is known before it runs."""
 
-    def __init__(self, port: int, seconds: int) -> None:
-        command = f"read go; exec wrk -t1 -c16 -d{seconds}s http://127.0.0.1:{port}/item/1?x=2"
+    def __init__(self, port: int, seconds: int, arguments: Sequence[str] = ()) -> None:
+        wrk = ["wrk", "-t1", "-c16", f"-d{seconds}s", *arguments, f"http://127.0.0.1:{port}/item/1?x=2"]
+        command = f"read go; exec {shlex.join(wrk)}"
         self._process = subprocess.Popen(
             ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -125,8 +134,9 @@ def example(name: str) -> Path:
     raise RuntimeError(f"cargo built no example {name}")
 
 
-def measure(site: str, rounds: int, seconds: int) -> dict[str, object]:
-    """Interleaved rounds of one site; medians and the medians of the ratios inside each round."""
+def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
+    """Interleaved rounds of one load; medians and the medians of the ratios inside each round."""
+    site, arguments = LOADS[load_name]
     program = example("capture_only")
     directory = Path(tempfile.mkdtemp(prefix="deepflow-bench-"))
     port = free_port()
@@ -139,10 +149,10 @@ def measure(site: str, rounds: int, seconds: int) -> dict[str, object]:
     load: list[float] = []
     try:
         with nginx(directory, f"127.0.0.1:{port}", site):
-            Wrk(port, 1).run()
+            Wrk(port, 1, arguments).run()
             for _ in range(rounds):
                 for mode in modes:
-                    client = Wrk(port, seconds)
+                    client = Wrk(port, seconds, arguments)
                     ignored = [client.pid] if mode.endswith("_server") else []
                     if mode == "off":
                         rates[mode].append(client.run())
@@ -180,4 +190,4 @@ if __name__ == "__main__":
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     given = arguments.parse_args()
-    print(json.dumps({site: measure(site, given.rounds, given.seconds) for site in SITES}))
+    print(json.dumps({name: measure(name, given.rounds, given.seconds) for name in LOADS}))

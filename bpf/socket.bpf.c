@@ -76,7 +76,7 @@ static __always_inline int df_names_socket(struct task_struct *task, struct pt_r
 	return file == sk->sk_socket->file;
 }
 
-/* `result` bytes went over sk: what the task's registers say of the call. */
+/* `result` bytes went over sk in this task: sends a record, with what the task's registers say of the call. */
 static __always_inline void df_call_of_task(struct sock *sk, struct task_struct *task, int result, int flags,
 					    __u16 protocol, __u8 direction)
 {

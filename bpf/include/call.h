@@ -119,7 +119,8 @@ __attribute__((noinline)) __u32 df_gather(struct df_data *data, __u64 vector, __
 		return 0;
 	volatile __u16 *filled = &data->record.payload;
 	*filled = 0;
-	struct user_iovec first[DF_AT_ONCE];
+	/* Set to zero for verifiers before kernel 6.3, which refuse a read of variable length into what was not. */
+	struct user_iovec first[DF_AT_ONCE] = {};
 	__u32 count = vectors < DF_AT_ONCE ? vectors : DF_AT_ONCE;
 	pin(count);
 	if (count > DF_AT_ONCE)

@@ -58,7 +58,7 @@ struct df_process {
 /* Totals of one CPU. */
 struct df_counters {
 	__u64 dropped;	  /* records: the ring was full */
-	__u64 filtered;	  /* calls of processes, namespaces or ports that were not asked for */
+	__u64 filtered;	  /* calls or messages of a call, of processes, namespaces or ports that were not asked for */
 	__u64 quiet;	  /* calls on sockets marked quiet */
 	__u64 unreadable; /* payloads that could not be copied */
 };

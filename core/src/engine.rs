@@ -175,7 +175,8 @@ impl Engine {
         while let Some(ticket) = self.ledger.order.expired(now_us) {
             let Some(connection) = self.connections.get_mut(&ticket.key) else { continue };
             let Some(flow) = connection.redeem(&ticket) else { continue };
-            for request in self.ledger.due(connection, &flow, now_us) {
+            // From the last on: each that goes on waiting becomes the first again.
+            for request in self.ledger.due(connection, &flow, now_us).into_iter().rev() {
                 match connection.late(&request.message) {
                     Late::Unanswered => self.ledger.unanswered(&flow, request, Unanswered::TimedOut),
                     // A response that takes its time is none that does not come.
@@ -184,8 +185,10 @@ impl Engine {
                 }
             }
         }
-        let connections = &self.connections;
-        self.ledger.order.compact(|key| connections.get(key).map(|connection| &connection.waiting));
+        let connections = &mut self.connections;
+        self.ledger.order.compact(|ticket| {
+            connections.get_mut(&ticket.key).is_some_and(|connection| connection.waiting.keeps(ticket))
+        });
         if now_us.saturating_sub(self.swept_us) >= SWEEP_US {
             self.swept_us = now_us;
             self.sweep(now_us);
@@ -370,6 +373,7 @@ impl Engine {
         }
     }
 
+    /// Lets the requests go that would time out first, until there is room.
     fn shrink_waiting(&mut self) {
         while self.ledger.order.full() {
             let Some(ticket) = self.ledger.order.first() else {

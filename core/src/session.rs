@@ -89,8 +89,11 @@ pub struct Waiting {
     queue: VecDeque<Pending>,
     /// Responses that will come to requests that were let go.
     owed: usize,
-    /// The ticket under which this connection stands in the order of time, 0 none.
+    /// The ticket under which this connection stands in the order of time (0 none), and when it comes up, µs.
     ticket: u64,
+    due_us: u64,
+    /// The first is not the one that waits longest: it began to wait again.
+    again: bool,
 }
 
 impl Waiting {
@@ -103,11 +106,13 @@ impl Waiting {
     }
 
     pub fn push(&mut self, half: Half) {
+        self.again &= !self.queue.is_empty();
         self.queue.push_back(Pending { since_us: half.origin.time_us, half });
     }
 
     /// Goes on waiting as the first, which it was, and from now on.
     pub fn push_again(&mut self, since_us: u64, half: Half) {
+        self.again = true;
         self.queue.push_front(Pending { since_us, half });
     }
 
@@ -120,9 +125,20 @@ impl Waiting {
         valid
     }
 
+    /// Is this the ticket of this connection, and does anything wait here? If nothing does, it has none afterwards.
+    pub fn keeps(&mut self, ticket: &Ticket) -> bool {
+        if self.is_empty() {
+            self.redeem(ticket);
+        }
+        self.ticket == ticket.serial
+    }
+
     /// Since when the one waits that waits longest, µs.
     pub fn since_us(&self) -> Option<u64> {
-        self.queue.iter().map(|pending| pending.since_us).min()
+        if self.again {
+            return self.queue.iter().map(|pending| pending.since_us).min();
+        }
+        self.queue.front().map(|pending| pending.since_us)
     }
 
     /// The request that a response answers.
@@ -210,7 +226,8 @@ impl PartialOrd for Ticket {
 }
 
 /// All waiting requests in the order of their time-outs. A connection has one ticket for all its requests, which stays
-/// when they are answered; when it comes up and others wait by then, the connection gets another one.
+/// when they are answered; when it comes up and others wait by then, the connection gets another one. One that times out
+/// before its connection's ticket comes up (another protocol has begun) gets an earlier one, and that is no longer valid.
 #[derive(Debug)]
 pub struct Order {
     tickets: BinaryHeap<Reverse<Ticket>>,
@@ -227,12 +244,12 @@ impl Order {
 
     /// Sees to it that a connection with waiting requests has a ticket.
     pub fn enter(&mut self, key: Key, waiting: &mut Waiting, timeout_us: u64) {
-        if waiting.ticket == 0
-            && let Some(since_us) = waiting.since_us()
-        {
+        let Some(due_us) = waiting.since_us().map(|since_us| since_us.saturating_add(timeout_us)) else {
+            return;
+        };
+        if waiting.ticket == 0 || due_us < waiting.due_us {
             self.last_serial += 1;
-            waiting.ticket = self.last_serial;
-            let due_us = since_us.saturating_add(timeout_us);
+            (waiting.ticket, waiting.due_us) = (self.last_serial, due_us);
             self.tickets.push(Reverse(Ticket { key, due_us, serial: self.last_serial }));
         }
     }
@@ -252,10 +269,10 @@ impl Order {
         if due { self.first() } else { None }
     }
 
-    /// Tickets of connections that ended take room; `waiting` gives that of one that goes on.
-    pub fn compact<'a>(&mut self, waiting: impl Fn(&Key) -> Option<&'a Waiting>) {
+    /// Tickets of connections on which nothing waits take room; `keeps` tells the others ([`Waiting::keeps`]).
+    pub fn compact(&mut self, mut keeps: impl FnMut(&Ticket) -> bool) {
         if self.tickets.len() > 4 * self.max.max(self.live) {
-            self.tickets.retain(|Reverse(ticket)| waiting(&ticket.key).is_some_and(|it| it.ticket == ticket.serial));
+            self.tickets.retain(|Reverse(ticket)| keeps(ticket));
         }
     }
 }

@@ -233,7 +233,25 @@ fn each_request_of_a_connection_has_its_own_time() {
 }
 
 #[test]
-fn the_request_that_waits_longest_goes_first() {
+fn a_protocol_that_takes_over_has_its_own_time() {
+    let mut host = Host::new(r#"{"tcp_request_timeout_s": 300}"#);
+    // StartTLS over LDAP, which waits for 300 s; then a ClientHello that nobody answers, and TLS waits for 15 s.
+    let (start, done) = (
+        b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037",
+        b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00",
+    );
+    host.data("up", Direction::Egress, Host::task("1"), start);
+    host.data("up", Direction::Ingress, Host::task("1"), done);
+    let hello = &handshake("tls 1.3")[0].1;
+    host.data("up", Direction::Egress, Host::task("1"), hello);
+    assert_eq!(host.counter("requests_waiting_now"), 1);
+    host.now_us += 20_000_000;
+    host.engine.tick(host.now_us);
+    assert_eq!((host.counter("requests_timed_out"), host.counter("requests_waiting_now")), (1, 0));
+}
+
+#[test]
+fn the_request_that_would_time_out_first_goes_first() {
     let mut host = Host::new(r#"{"session_aggregate_max_entries": 2}"#);
     for step in ["send one 1 GET /answered", "recv one 1 OK", "send two 1 GET /oldest", "send three 1 GET /next"] {
         host.step(step);

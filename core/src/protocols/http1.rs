@@ -137,9 +137,9 @@ impl Http1 {
 
     /// A head of which all is there; one that was read a moment ago is not read again.
     fn whole(&mut self, role: Role, window: &[u8]) -> Option<Step> {
-        let asked = match self.settings.recent_heads.find(role, window) {
+        let sought = match self.settings.recent_heads.find(role, window) {
             Ok((bytes, known)) => return Some(self.plain(role, known, bytes)),
-            Err(asked) => asked,
+            Err(sought) => sought,
         };
         if !plausible_start(role, window) {
             return None;
@@ -147,11 +147,11 @@ impl Http1 {
         let settings = Arc::clone(&self.settings);
         let head = Head::read(window, true, role, &settings)?;
         let end = head.end?;
-        let Some(asked) = asked.filter(|asked| head.is_plain() && asked.bytes.len() == end) else {
+        let Some(sought) = sought.filter(|sought| head.is_plain() && sought.bytes.len() == end) else {
             return Some(self.named(role, head, end, None, &settings));
         };
         let known = Known { framing: head.framing, message: Arc::new(head.message(&settings)) };
-        settings.recent_heads.keep(&asked, known.clone());
+        settings.recent_heads.keep(&sought, known.clone());
         Some(self.plain(role, known, end))
     }
 

@@ -148,7 +148,7 @@ impl Message {
 pub enum Step {
     /// A message that takes `consumed` bytes of the stream, which may be more than the window holds.
     Message { consumed: u64, message: Box<Message> },
-    /// The same, of which the parser has read another one just like it.
+    /// The same, shared with others that were told in the same words; nothing follows it by [`Parser::more`].
     Known { consumed: u64, message: Arc<Message> },
     /// Bytes that are no message of their own (a body chunk, a 100-continue, rows of a result).
     Skip(u64),

@@ -7,7 +7,8 @@ mod stores;
 
 use std::sync::Arc;
 
-use _core::protocols::{Kind, Message, ParserSettings, REGISTRY, Role, Status};
+use _core::protocols::http1::{self, recent::Recent};
+use _core::protocols::{Kind, Message, ParserSettings, REGISTRY, Role, Status, grpc};
 use driver::conversations::{Conversation, conversations, protocol};
 use driver::{Connection, families, fixtures, packets, walk};
 use proptest::prelude::*;
@@ -48,7 +49,15 @@ fn field(message: &Message, key: &str) -> Value {
 }
 
 fn run(case: &Conversation, cut: impl Fn(usize, &[u8]) -> Vec<usize>) -> Connection {
-    let mut connection = Connection::new(case.protocol, &settings(), case.transport);
+    run_with(&settings(), case, cut)
+}
+
+fn run_with(
+    settings: &Arc<ParserSettings>,
+    case: &Conversation,
+    cut: impl Fn(usize, &[u8]) -> Vec<usize>,
+) -> Connection {
+    let mut connection = Connection::new(case.protocol, settings, case.transport);
     for (index, (role, bytes)) in case.writes.iter().enumerate() {
         let mut from = 0;
         for at in cut(index, bytes).into_iter().chain([bytes.len()]) {
@@ -88,6 +97,33 @@ fn any_split_gives_the_same_messages() {
         let bytewise = run(case, |_, bytes| (1..bytes.len().min(6000)).collect());
         assert_eq!(bytewise.messages, whole, "{} byte by byte", case.name);
     }
+}
+
+#[test]
+fn heads_that_come_again_say_what_they_said() {
+    let anew = Arc::new(ParserSettings { recent_heads: Recent::off(), ..ParserSettings::default() });
+    let mut compared = 0;
+    for case in conversations().iter().filter(|case| [http1::PROTOCOL.id, grpc::WEB.id].contains(&case.protocol.id)) {
+        let remembered = Arc::new(ParserSettings::default());
+        run_with(&remembered, case, |_, _| Vec::new());
+        // Whole, without one of its writes, and with one of them twice: the states that a head can meet.
+        let writes = case.writes.len();
+        let orders = std::iter::once((0..writes).collect())
+            .chain((0..writes).map(|out| (0..writes).filter(|at| *at != out).collect()))
+            .chain((0..writes).map(|twice| (0..=twice).chain(twice..writes).collect::<Vec<_>>()));
+        for order in orders {
+            let writes = order.iter().map(|at| case.writes[*at].clone()).collect();
+            let changed = Conversation { writes, ..case.clone() };
+            for cut in [0, 7, 40] {
+                let cuts = |_: usize, bytes: &[u8]| if cut < bytes.len() { vec![cut] } else { Vec::new() };
+                let (first, again) = (run_with(&anew, &changed, cuts), run_with(&remembered, &changed, cuts));
+                assert_eq!(again.messages, first.messages, "{} {order:?} cut at {cut}", case.name);
+                assert_eq!(again.invalid, first.invalid, "{} {order:?} cut at {cut}", case.name);
+                compared += first.messages.len();
+            }
+        }
+    }
+    assert!(compared > 300, "only {compared} messages were compared");
 }
 
 #[test]

@@ -39,13 +39,13 @@ struct Place {
 
 /// A head to be looked up: its bytes with the empty line that ends it, and their place.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct Sought<'a> {
     role: Role,
     pub bytes: &'a [u8],
     place: usize,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> Sought<'a> {
     /// The head that `window` begins with, when all of it is there.
     pub fn of(role: Role, window: &'a [u8]) -> Option<Self> {
         let within = window.get(..LONGEST).unwrap_or(window);
@@ -98,7 +98,7 @@ impl Recent {
     }
 
     /// What the head said that `window` begins with; else, when it is worth to be kept, where.
-    pub fn find<'a>(&self, role: Role, window: &'a [u8]) -> Result<(usize, Known), Option<Asked<'a>>> {
+    pub fn find<'a>(&self, role: Role, window: &'a [u8]) -> Result<(usize, Known), Option<Sought<'a>>> {
         if self.owner == NOBODY {
             return Err(None);
         }
@@ -111,19 +111,19 @@ impl Recent {
             if new >= NEW && new % OF_EACH >= LOOKED_UP {
                 return Err(None);
             }
-            let asked = Asked::of(role, window).ok_or(None)?;
-            match here.places.get(asked.place) {
-                Some(Some(place)) if place.role == role && place.bytes == asked.bytes => {
+            let sought = Sought::of(role, window).ok_or(None)?;
+            match here.places.get(sought.place) {
+                Some(Some(place)) if place.role == role && place.bytes == sought.bytes => {
                     here.new = 0;
-                    Ok((asked.bytes.len(), place.known.clone()))
+                    Ok((sought.bytes.len(), place.known.clone()))
                 }
-                _ => Err(Some(asked)),
+                _ => Err(Some(sought)),
             }
         })
     }
 
     /// Remembers a head in the place of another one.
-    pub fn keep(&self, asked: &Asked<'_>, known: Known) {
+    pub fn keep(&self, sought: &Sought<'_>, known: Known) {
         HERE.with_borrow_mut(|here| {
             if here.owner != self.owner {
                 return;
@@ -131,19 +131,32 @@ impl Recent {
             if here.places.is_empty() {
                 here.places.resize_with(PLACES, || None);
             }
-            let Some(place) = here.places.get_mut(asked.place) else {
+            let Some(place) = here.places.get_mut(sought.place) else {
                 return;
             };
             let mut bytes = place.take().map(|before| before.bytes).unwrap_or_default();
             bytes.clear();
-            bytes.extend_from_slice(asked.bytes);
-            *place = Some(Place { role: asked.role, bytes, known });
+            bytes.extend_from_slice(sought.bytes);
+            *place = Some(Place { role: sought.role, bytes, known });
         });
     }
 
-    /// Forgets all that this thread remembers: heads hold secrets, which are not to be kept.
+    /// Forgets all that this thread remembers of them: heads hold secrets, which are not to be kept.
     pub fn forget(&self) {
-        HERE.with_borrow_mut(|here| here.places = Vec::new());
+        // A thread that ends has none left.
+        let _ = HERE.try_with(|here| {
+            if let Ok(mut here) = here.try_borrow_mut()
+                && here.owner == self.owner
+            {
+                here.places = Vec::new();
+            }
+        });
+    }
+}
+
+impl Drop for Recent {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -162,11 +175,11 @@ mod tests {
     fn a_head_is_found_by_all_its_bytes_and_its_side() {
         let recent = Recent::default();
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
-        let Err(Some(asked)) = recent.find(Role::Server, head) else { panic!("a whole head that is new") };
-        assert_eq!(asked.bytes, &head[..head.len() - 1]);
-        recent.keep(&asked, known("one"));
+        let Err(Some(sought)) = recent.find(Role::Server, head) else { panic!("a whole head that is new") };
+        assert_eq!(sought.bytes, &head[..head.len() - 1]);
+        recent.keep(&sought, known("one"));
         let (length, found) = recent.find(Role::Server, head).expect("kept");
-        assert_eq!((length, found.message.request_type.as_str()), (asked.bytes.len(), "one"));
+        assert_eq!((length, found.message.request_type.as_str()), (sought.bytes.len(), "one"));
         assert!(recent.find(Role::Client, head).is_err());
         assert!(recent.find(Role::Server, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx").is_err());
         recent.forget();
@@ -180,7 +193,7 @@ mod tests {
             let head = format!("GET /{number} HTTP/1.1\r\n\r\n");
             match recent.find(Role::Client, head.as_bytes()) {
                 Ok(_) => panic!("{number} is another head"),
-                Err(Some(asked)) => recent.keep(&asked, known(&number.to_string())),
+                Err(Some(sought)) => recent.keep(&sought, known(&number.to_string())),
                 Err(None) => {}
             }
             if let Ok((_, found)) = recent.find(Role::Client, head.as_bytes()) {
@@ -192,11 +205,11 @@ mod tests {
     #[test]
     fn engines_of_one_thread_do_not_share_and_copies_begin_anew() {
         let (one, head) = (Recent::default(), b"GET / HTTP/1.1\r\n\r\n");
-        let Err(Some(asked)) = one.find(Role::Client, head) else { panic!("new") };
-        one.keep(&asked, known("one"));
+        let Err(Some(sought)) = one.find(Role::Client, head) else { panic!("new") };
+        one.keep(&sought, known("one"));
         assert!(one.clone().find(Role::Client, head).is_err());
         assert!(one.find(Role::Client, head).is_err(), "the other one has taken the place");
-        one.clone().keep(&asked, known("late"));
+        one.clone().keep(&sought, known("late"));
         assert!(one.find(Role::Client, head).is_err());
         assert!(matches!(Recent::off().find(Role::Client, head), Err(None)));
     }
@@ -207,16 +220,16 @@ mod tests {
         let looked_up = |count| (0..count).filter(|_| matches!(recent.find(Role::Server, head), Err(Some(_)))).count();
         assert_eq!(looked_up(NEW), NEW as usize);
         assert_eq!(looked_up(8 * OF_EACH), 8 * LOOKED_UP as usize);
-        let Some(asked) = Asked::of(Role::Server, head) else { panic!("a whole head") };
-        recent.keep(&asked, known("one"));
+        let Some(sought) = Sought::of(Role::Server, head) else { panic!("a whole head") };
+        recent.keep(&sought, known("one"));
         assert!((0..OF_EACH).any(|_| recent.find(Role::Server, head).is_ok()));
         assert!(recent.find(Role::Server, head).is_ok());
     }
 
     #[test]
     fn only_whole_heads_of_bounded_length_are_looked_up() {
-        assert!(Asked::of(Role::Client, b"GET / HTTP/1.1\r\nHost: a\r\n").is_none());
+        assert!(Sought::of(Role::Client, b"GET / HTTP/1.1\r\nHost: a\r\n").is_none());
         let long = [b"GET / HTTP/1.1\r\nCookie: ", "x".repeat(LONGEST).as_bytes(), b"\r\n\r\n"].concat();
-        assert!(Asked::of(Role::Client, &long).is_none());
+        assert!(Sought::of(Role::Client, &long).is_none());
     }
 }

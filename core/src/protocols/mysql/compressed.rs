@@ -204,13 +204,10 @@ impl Mysql {
                     side.ready.push_back(*message);
                     consumed
                 }
-                Step::Known { consumed, message } => {
-                    side.ready.push_back(Message::clone(&message));
-                    consumed
-                }
                 Step::Skip(consumed) => consumed,
                 Step::NeedMore => break,
-                Step::Invalid | Step::Switch | Step::SwitchTo(_) => {
+                // (No message of MySQL is shared with others.)
+                Step::Known { .. } | Step::Invalid | Step::Switch | Step::SwitchTo(_) => {
                     side.lost = true;
                     return;
                 }
