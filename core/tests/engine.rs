@@ -233,6 +233,35 @@ fn each_request_of_a_connection_has_its_own_time() {
 }
 
 #[test]
+fn requests_that_go_on_waiting_keep_their_order() {
+    let mut host = Host::new(r#"{"tcp_request_timeout_s": 10}"#);
+    let ask = |name: &str| {
+        format!(
+            "POST /shop.Cart/{name} HTTP/1.1\r\nHost: shop\r\nContent-Type: application/grpc-web\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    let begin: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let end = |status: u8| {
+        let trailer = format!("grpc-status:{status}\r\n");
+        let frame = [&[0x80, 0, 0, 0, trailer.len() as u8][..], trailer.as_bytes()].concat();
+        [format!("{:x}\r\n", frame.len()).as_bytes(), &frame, b"\r\n0\r\n\r\n"].concat()
+    };
+    for name in ["First", "Second"] {
+        host.data("up", Direction::Egress, Host::task("1"), ask(name).as_bytes());
+    }
+    // The first response has begun when the time of both requests is over: both go on waiting.
+    host.data("up", Direction::Ingress, Host::task("1"), begin);
+    host.now_us += 11_000_000;
+    host.engine.tick(host.now_us);
+    assert_eq!((host.counter("requests_timed_out"), host.counter("requests_waiting_now")), (0, 2));
+    host.data("up", Direction::Ingress, Host::task("1"), &end(0));
+    host.data("up", Direction::Ingress, Host::task("1"), &[begin, &end(5)].concat());
+    let rows = &host.drain(true)["l7_flow_log"];
+    assert_eq!(texts(rows, "endpoint"), ["/shop.Cart/First", "/shop.Cart/Second"]);
+    assert_eq!(numbers(rows, "response_status"), [0, 4]);
+}
+
+#[test]
 fn a_protocol_that_takes_over_has_its_own_time() {
     let mut host = Host::new(r#"{"tcp_request_timeout_s": 300}"#);
     // StartTLS over LDAP, which waits for 300 s; then a ClientHello that nobody answers, and TLS waits for 15 s.

@@ -43,7 +43,6 @@ def test_meters_count_requests_and_errors_exactly_and_delays_within_ten_percent(
     eventually(lambda: len(delays()) >= 10)
     rows = delays()
     assert len(rows) == len(took) == 10
-    # One of them the machine may have held up, between the client's clock and its call.
-    assert sum(rows[:-1]) == pytest.approx(sum(took[:-1]), rel=0.1)
+    assert sum(rows) == pytest.approx(sum(took), rel=0.1)
     assert meters("/slow/")["slowest"] == max(rows) and rows[0] >= SLOW_MS * 1000
     assert all(delay <= clock for delay, clock in zip(rows, took, strict=True))

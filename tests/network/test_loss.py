@@ -69,6 +69,7 @@ def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, pl
             assert sent == pytest.approx(kernel, rel=0.1, abs=3), (interface, table, seen, kernel, dropped)
             # The other side only acknowledges.
             assert seen[f"retrans_{theirs}s"] <= 3, (interface, table, seen)
+    assert watched.dropped() == dropped_before, "packets were not seen: what they were is not in the numbers above"
 
 
 def closed_flows(watched: Watched, table: str, nic: str, db: str, precision: str | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ mod stores;
 use std::sync::Arc;
 
 use _core::protocols::http1::{self, recent::Recent};
-use _core::protocols::{Kind, Message, ParserSettings, REGISTRY, Role, Status, grpc};
+use _core::protocols::{Kind, Message, ParserSettings, REGISTRY, Role, Status, Step, grpc};
 use driver::conversations::{Conversation, conversations, protocol};
 use driver::{Connection, families, fixtures, packets, walk};
 use proptest::prelude::*;
@@ -97,6 +97,23 @@ fn any_split_gives_the_same_messages() {
         let bytewise = run(case, |_, bytes| (1..bytes.len().min(6000)).collect());
         assert_eq!(bytewise.messages, whole, "{} byte by byte", case.name);
     }
+}
+
+#[test]
+fn a_head_that_comes_again_is_not_read_again() {
+    let settings = settings();
+    let head = b"GET /order/17 HTTP/1.1\r\nHost: shop\r\n\r\n";
+    let mut told = Vec::new();
+    for bytes in [&head[..], head, b"GET /order/18 HTTP/1.1\r\nHost: shop\r\n\r\n"] {
+        // Each on a connection of its own: the two ends of one are two for the agent.
+        let Step::Known { consumed, message } = (http1::PROTOCOL.parser)(&settings).parse(Role::Client, bytes) else {
+            panic!("a plain head is shared")
+        };
+        assert_eq!(consumed as usize, bytes.len());
+        told.push(message);
+    }
+    assert!(Arc::ptr_eq(&told[0], &told[1]), "read twice");
+    assert_eq!([&told[1], &told[2]].map(|message| message.request_resource.as_str()), ["/order/17", "/order/18"]);
 }
 
 #[test]
