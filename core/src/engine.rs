@@ -228,6 +228,7 @@ impl Engine {
     /// Turns at most `most` sessions into rows that were finished before `before_us`: by then the processes of both
     /// ends are known. Done a little at a time, so that a drain is no long stretch of work.
     fn settle_rows(&mut self, before_us: u64, most: usize) {
+        self.ledger.tell_parts();
         for _ in 0..most {
             if self.ledger.rows.front().is_none_or(|session| session.ended_us >= before_us) {
                 return;

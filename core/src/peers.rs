@@ -16,7 +16,7 @@ const MAX_NAMES: usize = 65_536;
 const GRACE_US: u64 = 10_000_000;
 
 /// A process as rows name it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Process {
     pub pid: u32,
     pub comm: [u8; 16],

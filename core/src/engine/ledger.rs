@@ -8,6 +8,7 @@ use super::settings::EngineConfig;
 use crate::causality::{Brought, Causality, NONE};
 use crate::connection::{Connection, Flow, is_client, other};
 use crate::event::{Direction, Source, Task};
+use crate::joined::Part;
 use crate::meter::{Meter, Tally};
 use crate::peers::{Process, SharedPeers, locked};
 use crate::protocols::{Kind, Message, Pairing, Role, Status, Told};
@@ -16,6 +17,8 @@ use crate::stream::{Report, Seen};
 
 /// Most rows that wait for a drain.
 const MAX_ROWS: usize = 262_144;
+/// Parts of exchanges that are told at once.
+const MAX_PARTS: usize = 64;
 
 /// Why a request gets no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub struct Ledger {
     /// What was counted on flows of packets since the flow table asked.
     pub counted: Vec<Counted>,
     peers: SharedPeers,
+    /// Who took part in exchanges, not told yet: one lock for many.
+    parts: Vec<Part>,
 }
 
 /// Something that was counted on a flow of packets.
@@ -96,6 +101,7 @@ impl Ledger {
             rows_this_second: 0,
             counted: Vec::new(),
             peers,
+            parts: Vec::new(),
         }
     }
 
@@ -294,15 +300,26 @@ impl Ledger {
         }
     }
 
-    /// Leaves the name of this end where sightings behind an address translation find it.
-    fn join(&self, flow: &Flow, request: &Half, response: &Half) {
+    /// Leaves the name of this end where sightings behind an address translation find it, with `tell_parts`.
+    fn join(&mut self, flow: &Flow, request: &Half, response: &Half) {
         let side = usize::from(!is_client(flow.local_role));
         let known = flow.processes[1 - side].get().is_some();
         if flow.source == Source::Socket
             && !known
             && let Some(exchange) = exchange(request, response)
         {
-            locked(&self.peers).joined.note(exchange, side, Process::from(&request.task), self.now_us);
+            self.parts.push(Part { exchange, side, process: Process::from(&request.task) });
+            if self.parts.len() >= MAX_PARTS {
+                self.tell_parts();
+            }
+        }
+    }
+
+    /// Tells all engines who took part in what, since the last call.
+    pub fn tell_parts(&mut self) {
+        if !self.parts.is_empty() {
+            locked(&self.peers).joined.note(&self.parts, self.now_us);
+            self.parts.clear();
         }
     }
 
