@@ -7,7 +7,10 @@ BIN := .venv/bin
 BPF := $(wildcard bpf/*.c bpf/*.h bpf/include/*.h)
 CLANG_FORMAT = $(firstword $(foreach v,-19 -18 -17 -16,$(shell command -v clang-format$v)) clang-format)
 
-.PHONY: help setup live demo demo-down up test test-rust test-web test-python lint fuzz bench wheel locks clean
+# Two things at a time, each one's output in one piece.
+SIDE_BY_SIDE = @$(MAKE) --no-print-directory -j2 --output-sync=target
+
+.PHONY: help setup live demo demo-down up test test-rust test-web test-python lint lint-rust lint-python lint-web fuzz bench wheel locks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,7 +30,9 @@ demo-down: ## stop everything that make demo started
 up: setup ## observe this machine until Ctrl-C (root)
 	@$(BIN)/deepflow up
 
-test: setup live test-rust test-web test-python ## every test
+test: setup ## every test
+	$(SIDE_BY_SIDE) live test-rust
+	@$(MAKE) --no-print-directory test-web test-python
 
 # The random tests walk the same way each time here, and another each time in `make fuzz`.
 test-rust: export PROPTEST_RNG_SEED ?= 20416
@@ -47,12 +52,19 @@ test-python:
 	$(BIN)/python -m pytest
 
 lint: setup ## ruff, mypy, clippy, rustfmt, clang-format, svelte-check
+	$(SIDE_BY_SIDE) lint-rust lint-python lint-web
+
+lint-rust:
+	cargo fmt --check --manifest-path core/Cargo.toml
+	$(if $(BPF),$(CLANG_FORMAT) --dry-run -Werror $(BPF))
+	cargo clippy --locked --all-targets --no-default-features --manifest-path core/Cargo.toml -- -D warnings
+
+lint-python:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cargo fmt --check --manifest-path core/Cargo.toml
-	cargo clippy --locked --all-targets --no-default-features --manifest-path core/Cargo.toml -- -D warnings
-	$(if $(BPF),$(CLANG_FORMAT) --dry-run -Werror $(BPF))
+
+lint-web:
 	cd web && npm run check
 
 bench: setup ## measure; a table, and bench/results/*.json

@@ -158,11 +158,19 @@ web() {
 
 PYTHON=$(command -v python3.11 || command -v python3) || stop "Python 3.11 is missing"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || stop "Python 3.11 or newer is needed; here is $("$PYTHON" --version)"
-for part in "${@:-system python core web}"; do
-  for one in $part; do
-    case $one in
-      system | python | core | web | live) "$one" ;;
-      *) stop "no part named $one; the parts are system, python, core, web and live" ;;
-    esac
-  done
+if [ $# -eq 0 ]; then
+  system
+  # The page needs neither Python nor Rust. What failed has said why; the other one is waited for.
+  web & page=$!
+  { python; core; } & rest=$!
+  failed=0
+  wait "$rest" || failed=1
+  wait "$page" || failed=1
+  exit $failed
+fi
+for part in "$@"; do
+  case $part in
+    system | python | core | web | live) "$part" ;;
+    *) stop "no part named $part; the parts are system, python, core, web and live" ;;
+  esac
 done

@@ -16,8 +16,9 @@ PORT = 5201
 VOLUME = ("-n", "30M", "-b", "100M")
 #: A machine that takes its processors away for half a second sends much at once afterwards.
 RING_MIB = 32
-#: iperf3 ends its data connection with a reset, after which a flow is kept for 35 s.
-ENDED_S = 90
+#: iperf3 ends its data connection with a reset, after which a flow is kept for a while.
+RESET_S = 5
+ENDED_S = 60
 #: iperf3's control connection, its data connection.
 CONNECTIONS = 2
 
@@ -41,8 +42,11 @@ def iperf(made: Topology, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("sender", "percent"), [("a1", 2.0), ("b1", 1.0), ("a1", 0.0)])
-def test_retransmissions_are_those_of_the_kernel(sender: str, percent: float, plain: Topology, watch: Watch) -> None:
+def test_retransmissions_are_those_of_the_kernel(
+    sender: str, percent: float, plain: Topology, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sender's node loses what it forwards, behind the points where the sender is captured."""
+    monkeypatch.setenv("DEEPFLOW_AGENT_PROCESSORS__FLOW_LOG__CONNTRACK__TIMEOUTS__CLOSING_RST", f"{RESET_S}s")
     for pod in ("a1", "b1"):
         plain.cut_in_the_pod(pod)
     watched = watch(plain, "^(eth0|vetha1|vethb1)$", RING_MIB)
