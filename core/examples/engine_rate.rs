@@ -1,8 +1,9 @@
 //! Messages a second through the whole engine on one core, from segment to Arrow IPC. Prints JSON.
 //!
-//! `cargo run --release --no-default-features --example engine_rate [rounds] [web | paths]`: a mixed load of clients,
-//! each exchange a row, none of whose HTTP heads comes twice; or `web`: 140,000 HTTP messages a second of which both ends
-//! are seen, as by bench/nginx.py, with the default bound of rows; `paths`: the same, each request with another path.
+//! `cargo run --release --no-default-features --example engine_rate [rounds] [web | paths | server]`: a mixed load of
+//! clients, each exchange a row, none of whose HTTP heads comes twice; or `web`: 140,000 HTTP messages a second of which
+//! both ends are seen, as by bench/nginx.py, with the default bound of rows; `paths`: the same, each request with another
+//! path; `server`: as `web`, with the clients on other machines.
 
 use std::time::Instant;
 
@@ -73,12 +74,14 @@ impl Numbered {
 
 fn main() {
     let rounds: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    let (web, loads): (bool, &[Exchange]) = match std::env::args().nth(2).as_deref() {
-        None => (false, &MIXED),
-        Some("web") => (true, &WEB),
-        Some("paths") => (true, &PATHS),
-        Some(other) => panic!("there is no load {other}: web, paths, or none"),
+    let name = std::env::args().nth(2).unwrap_or_default();
+    let loads: &[Exchange] = match name.as_str() {
+        "" => &MIXED,
+        "web" | "server" => &WEB,
+        "paths" => &PATHS,
+        other => panic!("there is no load {other}: web, paths, server, or none"),
     };
+    let web = !name.is_empty();
     let step_us = if web { 7 } else { 1 };
     let mut payloads: Vec<_> = loads.iter().map(|load| [load.request, load.response].map(Numbered::new)).collect();
     let throttle = if web { 10_000 } else { 0 };
@@ -90,9 +93,10 @@ fn main() {
         for socket in 0..CONNECTIONS {
             let place = (socket % loads.len() as u64) as usize;
             let load = &loads[place];
-            // In the web load every other socket is the server's end of the one before it.
-            let server = web && socket % 2 == 1;
-            let client = Endpoint { ip: [10, 0, 0, 1].into(), port: 40_000 + (socket - u64::from(server)) as u16 };
+            // Where both ends are seen, every other socket is the server's end of the one before it.
+            let pair = web && name != "server" && socket % 2 == 1;
+            let server = pair || name == "server";
+            let client = Endpoint { ip: [10, 0, 0, 1].into(), port: 40_000 + (socket - u64::from(pair)) as u16 };
             let far = Endpoint { ip: [10, 0, 0, 2].into(), port: load.port };
             let (local, remote) = if server { (far, client) } else { (client, far) };
             let task = Task {
@@ -100,7 +104,7 @@ fn main() {
                 tid: 100 + (socket % 8) as u32,
                 comm: *b"bench\0\0\0\0\0\0\0\0\0\0\0",
             };
-            let exchange = round * CONNECTIONS + socket - u64::from(server);
+            let exchange = round * CONNECTIONS + socket - u64::from(pair);
             for (side, payload) in payloads[place].iter_mut().enumerate() {
                 let payload = payload.with(exchange);
                 now_us += step_us;
