@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _OLDEST_S = 7 * 24 * 3600
 _NEWEST_S = 3600
 _SYSTEM = "deepflow_system"
-# Agents report every second: what the agent at a far end says of a call comes a little over a second later, and a second
-# more where its machine is busy.
+# Agents report every second: what the agent at a far end says of a call comes a little over a second later, and a
+# second more where its machine is busy.
 _HOLD_S = 2.5
 _LATE_S = 4
 _SILENT_S = 30.0
