@@ -7,8 +7,9 @@ BIN := .venv/bin
 BPF := $(wildcard bpf/*.c bpf/*.h bpf/include/*.h)
 CLANG_FORMAT = $(firstword $(foreach v,-19 -18 -17 -16,$(shell command -v clang-format$v)) clang-format)
 
-# Two things at a time, each one's output in one piece.
-SIDE_BY_SIDE = @$(MAKE) --no-print-directory -j2 --output-sync=target
+SIDE_BY_SIDE = +@$(MAKE) --no-print-directory -j2
+# Cargo has its own mind of how many to run; make's is for two targets.
+CARGO = env -u MAKEFLAGS -u MFLAGS cargo
 
 .PHONY: help setup live demo demo-down up test test-rust test-web test-python lint lint-rust lint-python lint-web fuzz bench wheel locks clean
 
@@ -32,13 +33,13 @@ up: setup ## observe this machine until Ctrl-C (root)
 
 test: setup ## every test
 	$(SIDE_BY_SIDE) live test-rust
-	@$(MAKE) --no-print-directory test-web test-python
+	+@$(MAKE) --no-print-directory test-web test-python
 
 # The random tests walk the same way each time here, and another each time in `make fuzz`.
 test-rust: export PROPTEST_RNG_SEED ?= 20416
 test-rust:
 	fixtures=$$($(BIN)/python -c 'from tests.conftest import fixtures; print(fixtures())') && \
-	  DEEPFLOW_FIXTURES="$$fixtures" cargo test --locked --no-default-features --manifest-path core/Cargo.toml
+	  DEEPFLOW_FIXTURES="$$fixtures" $(CARGO) test --locked --no-default-features --manifest-path core/Cargo.toml
 
 fuzz: setup ## damage conversations and frames for FUZZ_SECONDS (600), then FUZZ_CASES (20000) of each random test; PROTOCOL=Redis, PROTOCOL=frames: that alone
 	cargo run --locked --profile fuzz --no-default-features --example fuzz --manifest-path core/Cargo.toml -- $(or $(FUZZ_SECONDS),600) $(PROTOCOL)
@@ -52,12 +53,12 @@ test-python:
 	$(BIN)/python -m pytest
 
 lint: setup ## ruff, mypy, clippy, rustfmt, clang-format, svelte-check
-	$(SIDE_BY_SIDE) lint-rust lint-python lint-web
+	$(SIDE_BY_SIDE) --output-sync=target lint-rust lint-python lint-web
 
 lint-rust:
 	cargo fmt --check --manifest-path core/Cargo.toml
 	$(if $(BPF),$(CLANG_FORMAT) --dry-run -Werror $(BPF))
-	cargo clippy --locked --all-targets --no-default-features --manifest-path core/Cargo.toml -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --manifest-path core/Cargo.toml -- -D warnings
 
 lint-python:
 	$(BIN)/ruff check .

@@ -88,8 +88,10 @@ fn main() {
     let mut engine = Engine::new(&EngineConfig { l7_throttle: throttle, ..EngineConfig::default() });
     let (mut now_us, mut bytes_out, mut rows_out) = (1_700_000_000_000_000_u64, 0, 0);
     // Both ends of a connection count alike, each connection from somewhere else.
-    let mut sequences: [[u32; 2]; CONNECTIONS as usize] =
-        std::array::from_fn(|socket| [0x0391_8f43, 0x0711_0e21].map(|step| (socket as u32 & !1).wrapping_mul(step)));
+    let ends = if web && name != "server" { 2 } else { 1 };
+    let mut sequences: [[u32; 2]; CONNECTIONS as usize] = std::array::from_fn(|socket| {
+        [0x0391_8f43, 0x0711_0e21].map(|step: u32| step.wrapping_mul(socket as u32 / ends))
+    });
     let started = Instant::now();
     for round in 0..rounds {
         for socket in 0..CONNECTIONS {

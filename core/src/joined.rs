@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 use crate::peers::Process;
 
 /// How long an exchange is remembered, ms.
-const KEEP_MS: i32 = 5_000;
-/// An exchange has a place in one set (log2 of their number), where the oldest of so many makes room for it.
+const KEEP_MS: u32 = 5_000;
+/// An exchange has a place in one set (log2 of their number), where the first that came of so many makes room for it.
 const SETS_LOG2: u32 = 14;
 const WAYS: usize = 8;
 /// Who an end may be: nobody known, several, or one of `processes`, counted from here.
@@ -50,16 +50,16 @@ pub struct Part {
 pub struct Joined {
     /// Empty until something is noted.
     sets: Vec<Set>,
-    /// Which place of each set is the oldest.
+    /// Which place of each set is taken next.
     oldest: Vec<u8>,
     processes: Vec<Process>,
     numbers: FxHashMap<Process, u16>,
     now_us: u64,
 }
 
-/// Negative when `since_ms` is later. Both count on from zero after seven weeks.
-fn age_ms(now_ms: u32, since_ms: u32) -> i32 {
-    now_ms.wrapping_sub(since_ms) as i32
+/// Whether the two times, which begin anew after seven weeks, are close.
+fn fresh(now_ms: u32, since_ms: u32) -> bool {
+    (now_ms.wrapping_sub(since_ms) as i32).unsigned_abs() <= KEEP_MS
 }
 
 fn set_of((request, response): Exchange) -> usize {
@@ -97,7 +97,7 @@ impl Joined {
             oldest
         });
         let entry = &mut self.sets[set].0[place];
-        if known.is_none() || age_ms(since_ms, entry.since_ms) > KEEP_MS {
+        if known.is_none() || !fresh(since_ms, entry.since_ms) {
             *entry = Entry { exchange, since_ms, ends: [NOBODY; 2] };
         }
         let Some(seen) = entry.ends.get_mut(side) else {
@@ -115,10 +115,9 @@ impl Joined {
 
     /// Who was the client (side 0) or the server (side 1).
     pub fn find(&self, exchange: Exchange, side: usize) -> Option<Process> {
-        let fresh = |entry: &&Entry| {
-            entry.exchange == exchange && age_ms((self.now_us / 1000) as u32, entry.since_ms) <= KEEP_MS
-        };
-        let seen = *self.sets.get(set_of(exchange))?.0.iter().find(fresh)?.ends.get(side)?;
+        let now_ms = (self.now_us / 1000) as u32;
+        let this = |entry: &&Entry| entry.exchange == exchange && fresh(now_ms, entry.since_ms);
+        let seen = *self.sets.get(set_of(exchange))?.0.iter().find(this)?.ends.get(side)?;
         self.processes.get(usize::from(seen.checked_sub(FIRST)?)).copied()
     }
 
@@ -178,6 +177,14 @@ mod tests {
         note(&mut joined, (1, 2), 0, process(11), 6_002_000);
         assert_eq!(joined.find((1, 2), 0), Some(process(11)));
         assert_eq!(joined.find((1, 2), 1), None);
+        note(&mut joined, (7, 8), 0, process(13), 6_002_000 + (5 << 29) * 1_000);
+        assert_eq!(joined.find((1, 2), 0), None, "a month later");
+    }
+
+    #[test]
+    fn engines_that_tell_the_time_one_after_the_other_find_all() {
+        let mut joined = Joined::default();
+        note(&mut joined, (1, 2), 0, process(11), 6_002_000);
         note(&mut joined, (5, 6), 0, process(12), 5_990_000);
         assert_eq!(joined.find((1, 2), 0), Some(process(11)));
         assert_eq!(joined.find((5, 6), 0), Some(process(12)));

@@ -15,8 +15,9 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".batch"
-# A server answers when it has stored an entry, which may take it two seconds; ten entries a second are usual.
-_IN_FLIGHT = 20
+# A server answers when it has stored an entry, which may take it two seconds, and four where it waits for what another
+# agent knows; ten entries a second are usual.
+_IN_FLIGHT = 40
 _LONGEST_PAUSE_S = 5.0
 
 
@@ -133,13 +134,13 @@ class Outbox:
         with self._wake:
             return self._emptied.wait_for(lambda: not self._memory and not self._disk, timeout_s)
 
-    def close(self, timeout_s: float = 2.0) -> None:
+    def close(self, timeout_s: float = 3.0) -> None:
         """Send what can be sent in the time given, keep the rest on disk."""
+        until = time.monotonic() + timeout_s + 1.0
         self.drain(timeout_s)
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        until = time.monotonic() + timeout_s + 1.0
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         with self._wake:

@@ -22,7 +22,7 @@ from deepflow.store import StoreError, open_store, prepare
 log = logging.getLogger(__name__)
 # Requests that wait for the store get this long when the server stops; the whole stop stays under five seconds.
 _GRACE_S = 2
-# An agent has up to twenty, and keeps open those that it had.
+# An agent has up to forty, and keeps open those that it had.
 _CONNECTIONS = 8192
 
 

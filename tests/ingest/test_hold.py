@@ -81,7 +81,7 @@ def test_nothing_waits_that_nobody_else_could_name(inside: Inside, agents: tuple
     known = inside.ingest.enqueue("l7_flow_log", one, secrets.randbits(64), 1, calls(inside, client=77, server=77))
     local = inside.ingest.enqueue("l7_flow_log", one, secrets.randbits(64), 1, calls(inside, 77, 0, 3, 127 << 24 | 1))
     assert known.result(30) == local.result(30) == 3
-    assert not held.done() or time.monotonic() - begin > 1.4, "only what has an open end waits"
+    assert not held.done() or time.monotonic() - begin > 2.4, "only what has an open end waits"
     assert held.result(30) == 3
 
 
