@@ -160,9 +160,9 @@ PYTHON=$(command -v python3.11 || command -v python3) || stop "Python 3.11 is mi
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || stop "Python 3.11 or newer is needed; here is $("$PYTHON" --version)"
 if [ $# -eq 0 ]; then
   system
-  # The page needs neither Python nor Rust. (The shell lets what runs beside it ignore Ctrl-C, unless told otherwise.)
-  { trap - INT QUIT; web; } & page=$!
-  { trap - INT QUIT; python; core; } & rest=$!
+  # The page needs neither Python nor Rust. What fails says why; the other one is waited for.
+  web & page=$!
+  { python; core; } & rest=$!
   failed=0
   wait "$rest" || failed=1
   wait "$page" || failed=1

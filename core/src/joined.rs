@@ -51,7 +51,7 @@ pub struct Joined {
     /// Empty until something is noted.
     sets: Vec<Set>,
     /// Which place of each set is taken next.
-    oldest: Vec<u8>,
+    next: Vec<u8>,
     processes: Vec<Process>,
     numbers: FxHashMap<Process, u16>,
     now_us: u64,
@@ -72,14 +72,14 @@ impl Joined {
     pub fn note(&mut self, parts: &[Part], now_us: u64) {
         if self.sets.is_empty() {
             self.sets = vec![Set::default(); 1 << SETS_LOG2];
-            self.oldest = vec![0; 1 << SETS_LOG2];
+            self.next = vec![0; 1 << SETS_LOG2];
         }
         // Each engine of an agent has a time of its own.
         self.now_us = self.now_us.max(now_us);
         // Where they belong is hardly ever in a cache: all are asked for before the first is waited for.
         let touched = parts.iter().fold(0, |all, part| {
             let set = set_of(part.exchange);
-            all ^ self.sets[set].0[0].since_ms ^ self.sets[set].0[WAYS / 2].since_ms ^ u32::from(self.oldest[set])
+            all ^ self.sets[set].0[0].since_ms ^ self.sets[set].0[WAYS / 2].since_ms ^ u32::from(self.next[set])
         });
         std::hint::black_box(touched);
         for part in parts {
@@ -92,9 +92,9 @@ impl Joined {
         let set = set_of(exchange);
         let known = self.sets[set].0.iter().position(|entry| entry.exchange == exchange && entry.ends != [NOBODY; 2]);
         let place = known.unwrap_or_else(|| {
-            let oldest = usize::from(self.oldest[set]) % WAYS;
-            self.oldest[set] = (oldest + 1) as u8;
-            oldest
+            let next = usize::from(self.next[set]) % WAYS;
+            self.next[set] = (next + 1) as u8;
+            next
         });
         let entry = &mut self.sets[set].0[place];
         if known.is_none() || !fresh(since_ms, entry.since_ms) {
