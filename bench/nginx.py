@@ -89,10 +89,10 @@ class Wrk:
         self.pid = self._process.pid
 
     def run(self) -> float:
-        """Requests a second."""
+        """Requests a second; an error when one was answered with less than success."""
         printed, _ = self._process.communicate("go\n")
         match = re.search(r"Requests/sec:\s+([\d.]+)", printed)
-        if match is None:
+        if match is None or "Non-2xx" in printed:
             raise RuntimeError(printed)
         return float(match.group(1))
 

@@ -32,7 +32,7 @@ def nginx(directory: Path, listen: str, site: str = "short_answer", inside: Sequ
     temporary = " ".join(f"{kind}_temp_path {prefix}/{kind};" for kind in kinds)
     config = prefix / "nginx.conf"
     config.write_text(
-        f"worker_processes 1; daemon off; pid {prefix}/nginx.pid; error_log {prefix}/error.log;\n"
+        f"user root; worker_processes 1; daemon off; pid {prefix}/nginx.pid; error_log {prefix}/error.log;\n"
         f"events {{ worker_connections 512; }}\nhttp {{ keepalive_requests 1000000; {temporary}\n"
         f" server {{ listen {listen}; {SITES[site]} }} }}\n"
     )
