@@ -86,7 +86,7 @@ static __always_inline void df_call_of_task(struct sock *sk, struct task_struct 
 		if (likely(!task->io_uring) || df_names_socket(task, regs, sk))
 			df_arguments(&call, regs, direction);
 	}
-	if (call.batch)
+	if (unlikely(call.batch))
 		df_next_of_batch(&call);
 	if (direction == DF_INGRESS) {
 		call.name = 0; /* written only after this hook: see recvmsg4 */
@@ -106,20 +106,20 @@ static __always_inline int df_socket_call(struct sock *sk, int result, int flags
 		return 0;
 	if (direction == DF_INGRESS && (flags & (MSG_PEEK | MSG_ERRQUEUE)))
 		return 0;
-	if (result <= 0) {
+	if (unlikely(result <= 0)) {
 		if (protocol == IPPROTO_UDP)
 			df_batch_ended();
 	} else {
 		if (unlikely(flags & MSG_OOB))
 			return 0;
-		if (!sk->sk_socket->file) /* the kernel's own socket: no process talks here */
+		if (unlikely(!sk->sk_socket->file)) /* the kernel's own socket: no process talks here */
 			return 0;
 		struct task_struct *task = bpf_get_current_task_btf();
-		if (df_wanted_task(task))
+		if (likely(df_wanted_task(task)))
 			df_call_of_task(sk, task, result, flags, protocol, direction);
 	}
 	/* The peer reset or closed while bytes were still unread: the end was held back until now. */
-	if (direction == DF_INGRESS && protocol == IPPROTO_TCP && sk->__sk_common.skc_state == TCP_CLOSE &&
+	if (direction == DF_INGRESS && protocol == IPPROTO_TCP && unlikely(sk->__sk_common.skc_state == TCP_CLOSE) &&
 	    !sk->sk_receive_queue.qlen) {
 		struct df_state *state = df_state_of(sk, 0);
 		if (state)

@@ -58,11 +58,11 @@ static __always_inline void *df_claim(__u32 size)
 	for (int i = 0; i < DF_TRIES; i++) {
 		__u64 head = *(volatile __u64 *)&cursor->head;
 		__u64 next = head + size;
-		if ((head ^ next) & ~(__u64)(DF_CHUNK - 1))
+		if (unlikely((head ^ next) & ~(__u64)(DF_CHUNK - 1)))
 			next &= ~(__u64)(DF_CHUNK - 1);
-		if (next - *(volatile __u64 *)&cursor->tail > (__u64)DF_CHUNK << chunk_bits)
+		if (unlikely(next - *(volatile __u64 *)&cursor->tail > (__u64)DF_CHUNK << chunk_bits))
 			break;
-		if (__sync_val_compare_and_swap(&cursor->head, head, next) != head)
+		if (unlikely(__sync_val_compare_and_swap(&cursor->head, head, next) != head))
 			continue;
 		__u32 place = cpu << chunk_bits | ((head / DF_CHUNK) & ((1U << chunk_bits) - 1));
 		struct df_chunk *chunk = bpf_map_lookup_elem(&chunks, &place);

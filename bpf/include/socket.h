@@ -51,7 +51,7 @@ static __always_inline int df_is_quiet(struct df_state *state, __u64 identity)
 {
 	__u32 zero = 0;
 	__u32 *epoch = bpf_map_lookup_elem(&quiet_epoch, &zero);
-	if (epoch && state->epoch != *epoch) {
+	if (epoch && unlikely(state->epoch != *epoch)) {
 		state->epoch = *epoch;
 		if (bpf_map_lookup_elem(&quiet, &identity))
 			state->marks |= DF_QUIET;
@@ -88,8 +88,10 @@ static __always_inline void df_addresses(struct df_socket *record, struct sock *
 {
 	record->local_port = local_port;
 	record->remote_port = remote_port;
-	if (family == AF_INET) {
-		df_ip4(record, GET(sk, __sk_common.skc_rcv_saddr), GET(sk, __sk_common.skc_daddr));
+	if (likely(family == AF_INET)) { /* the rest of the place is zero */
+		record->h.family = 4;
+		*(__u32 *)record->local = GET(sk, __sk_common.skc_rcv_saddr);
+		*(__u32 *)record->remote = GET(sk, __sk_common.skc_daddr);
 		return;
 	}
 	__u32 *l = (__u32 *)record->local, *r = (__u32 *)record->remote;
@@ -151,7 +153,7 @@ static __always_inline __u32 df_sequence(struct sock *sk, __u32 length, __u8 dir
 		return GET(tcp, write_seq) - length;
 	__u32 copied = GET(tcp, copied_seq);
 	/* A FIN takes a number too, and may have been taken off the queue together with the last bytes. */
-	if ((GET(sk, __sk_common.skc_flags) & (1 << SOCK_DONE)) && copied == GET(tcp, rcv_nxt))
+	if (unlikely(GET(sk, __sk_common.skc_flags) & (1 << SOCK_DONE)) && copied == GET(tcp, rcv_nxt))
 		copied--;
 	return copied - length;
 }
@@ -179,7 +181,7 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 	}
 	struct df_state *state = df_state_of(sk, 1);
 	__u64 identity = df_identity(sk, state);
-	if (state && df_is_quiet(state, identity)) {
+	if (likely(state) && unlikely(df_is_quiet(state, identity))) {
 		df_count(quiet);
 		return;
 	}
@@ -192,7 +194,7 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 			state->direction = direction;
 			state->spent = 0;
 		}
-		if (state->spent >= run_budget) {
+		if (unlikely(state->spent >= run_budget)) {
 			want = 0;
 			flags = DF_SPENT;
 		}
@@ -206,13 +208,13 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 		want = DF_CAPTURE_MAX;
 	__u32 size = (sizeof(struct df_socket) + want + 7) & ~7U;
 	struct df_data *data = df_claim(size);
-	if (!data)
+	if (unlikely(!data))
 		return;
 	struct df_socket *record = &data->record;
 	record->h.time_ns = bpf_ktime_get_boot_ns();
 	df_addresses(record, sk, GET(sk, __sk_common.skc_family), local_port, remote_port);
 	record->h.kind = DF_DATA;
-	if (protocol == IPPROTO_UDP && !remote_port) {
+	if (unlikely(protocol == IPPROTO_UDP) && !remote_port) {
 		if (state && state->peer_tid == (__u32)task->pid && direction == DF_INGRESS) {
 			state->peer_tid = 0;
 			df_peer(record, state->peer_family, state->peer_port, state->peer[3], state->peer);
@@ -226,7 +228,7 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 		}
 	}
 	__u32 got = want ? df_payload(data, want, call) : 0;
-	if (got < want) {
+	if (unlikely(got < want)) {
 		flags |= DF_UNREADABLE;
 		df_count(unreadable);
 	}
