@@ -4,7 +4,9 @@ A figure each: the shortest answer, the same with another path in each request, 
 Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs; client and server share the machine's cores
 with the agent. `kernel` and `agent` observe both ends of each request, as on a machine that has both; `kernel_server`
 and `agent_server` leave wrk out, as where the clients are on other machines. The agent sends to a sink that discards,
-so that no store is measured here.
+so that no store is measured here. Beside the requests stand the processors' idle time and the CPU time of the whole
+machine for a request: two programs that wait for each other on two cores lose more requests than an agent takes CPU,
+because one idles while the agent runs where the other was.
 Prints one JSON object.
 """
 
@@ -71,6 +73,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def idle_seconds() -> float:
+    """CPU time that the machine's processors did not use since it started, s."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return (int(fields[4]) + int(fields[5])) / _TICKS
+
+
 def resident_mib(pid: int) -> float:
     """Resident memory of a process, MiB."""
     match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
@@ -88,13 +96,15 @@ class Wrk:
         )
         self.pid = self._process.pid
 
-    def run(self) -> float:
-        """Requests a second; an error when one was answered with less than success."""
+    def run(self) -> tuple[float, float]:
+        """(requests a second, share of the processors' time that was idle); an error when an answer was no success."""
+        idle, began = idle_seconds(), time.monotonic()
         printed, _ = self._process.communicate("go\n")
         match = re.search(r"Requests/sec:\s+([\d.]+)", printed)
         if match is None or "Non-2xx" in printed:
             raise RuntimeError(printed)
-        return float(match.group(1))
+        available = (time.monotonic() - began) * len(os.sched_getaffinity(0))
+        return float(match.group(1)), min(1.0, (idle_seconds() - idle) / available)
 
 
 @contextmanager
@@ -145,8 +155,17 @@ def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
     modes = ("off", "kernel", "agent", "kernel_server", "agent_server")
     rates: dict[str, list[float]] = {mode: [] for mode in modes}
     cpu: dict[str, list[float]] = {"agent": [], "agent_server": []}
+    idle: dict[str, list[float]] = {mode: [] for mode in modes}
+    busy: dict[str, list[float]] = {mode: [] for mode in modes}
     rest: list[float] = []
     load: list[float] = []
+
+    def run(mode: str, client: Wrk) -> None:
+        rate, unused = client.run()
+        rates[mode].append(rate)
+        idle[mode].append(unused * 100)
+        busy[mode].append((1 - unused) * len(os.sched_getaffinity(0)) / rate * 1e6)
+
     try:
         with nginx(directory, f"127.0.0.1:{port}", site):
             Wrk(port, 1, arguments).run()
@@ -155,15 +174,15 @@ def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
                     client = Wrk(port, seconds, arguments)
                     ignored = [client.pid] if mode.endswith("_server") else []
                     if mode == "off":
-                        rates[mode].append(client.run())
+                        run(mode, client)
                     elif mode.startswith("kernel"):
                         with kernel_part(program, ignored):
-                            rates[mode].append(client.run())
+                            run(mode, client)
                     else:
                         with agent(directory, sink.server_port, ignored) as process:
                             rest.append(resident_mib(process.pid))
                             before = cpu_seconds(process.pid)
-                            rates[mode].append(client.run())
+                            run(mode, client)
                             time.sleep(1.5)  # what is still in the ring and the outbox belongs to this load
                             spent = cpu_seconds(process.pid) - before
                             cpu[mode].append(spent / (rates[mode][-1] * seconds) * 10_000)
@@ -180,6 +199,8 @@ def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
         "requests_per_second": {mode: round(statistics.median(values)) for mode, values in rates.items()},
         "rounds": {mode: [round(value) for value in values] for mode, values in rates.items()},
         "loss_percent": {mode: round(value, 1) for mode, value in loss.items()},
+        "idle_percent": {mode: round(statistics.median(values), 1) for mode, values in idle.items()},
+        "machine_cpu_us_per_request": {mode: round(statistics.median(values), 2) for mode, values in busy.items()},
         "agent_cpu_seconds_per_10k_requests": {mode: round(statistics.median(spent), 4) for mode, spent in cpu.items()},
         "agent_memory_mib": {when: round(statistics.median(values), 1) for when, values in memory.items()},
     }
