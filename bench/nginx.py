@@ -115,8 +115,10 @@ def kernel_part(example: Path, ignored: list[int]) -> Iterator[subprocess.Popen[
         assert process.stdout is not None and process.stdin is not None
         if process.stdout.readline().strip() != b"attached":
             raise RuntimeError("the kernel programs could not be attached; run as root")
-        yield process
-        process.stdin.close()
+        try:
+            yield process
+        finally:
+            process.stdin.close()
 
 
 @contextmanager
@@ -129,8 +131,10 @@ def agent(directory: Path, sink: int, ignored: list[int]) -> Iterator[subprocess
         time.sleep(3.0)
         if process.poll() is not None:
             raise RuntimeError((directory / "agent.log").read_text())
-        yield process
-        process.terminate()
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def example(name: str) -> Path:

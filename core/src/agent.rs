@@ -20,11 +20,36 @@ use crate::packet::live::{Captured, LiveReport};
 use crate::peers::{Process, comm_bytes, comm_text};
 use packets::PacketThreads;
 
-/// How often the rings are read: seldom, because each time a program of a busy machine loses its processor, and what
-/// it works with waits too; more often when a ring gets fuller than this.
-const POLL_MAX: Duration = Duration::from_millis(50);
-const POLL_MIN: Duration = Duration::from_millis(1);
-const FULLER: f64 = 0.5;
+/// How often rings are read: seldom, because each time a program of a busy machine loses its processor, what it works
+/// with waits too, and the kernel may take milliseconds to spread them over the processors again; more often where a
+/// ring gets fuller than half.
+struct Pace {
+    interval: Duration,
+    most: Duration,
+}
+
+impl Pace {
+    const LEAST: Duration = Duration::from_millis(1);
+    const FULLER: f64 = 0.5;
+    const EMPTIER: f64 = 0.3;
+
+    fn new(most: Duration) -> Self {
+        Self { interval: most, most }
+    }
+
+    /// How long to wait now that the fullest ring was `fill` full, 0 to 1.
+    fn after(&mut self, fill: f64) -> Duration {
+        if fill > Self::FULLER {
+            self.interval = (self.interval / 2).max(Self::LEAST);
+        } else if fill < Self::EMPTIER {
+            self.interval = (self.interval * 5 / 4).min(self.most);
+        }
+        self.interval
+    }
+}
+
+/// How seldom the rings of sockets are read.
+const POLL_MAX: Duration = Duration::from_millis(100);
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
@@ -156,7 +181,7 @@ pub fn now_us() -> u64 {
 
 impl Worker {
     fn run(mut self) {
-        let (mut next, mut interval) = (Instant::now(), POLL_MAX);
+        let (mut next, mut pace) = (Instant::now(), Pace::new(POLL_MAX));
         loop {
             let wait = next.saturating_duration_since(Instant::now());
             match self.commands.recv_timeout(wait) {
@@ -164,12 +189,8 @@ impl Worker {
                 Ok(command) => self.answer(command),
                 Err(RecvTimeoutError::Timeout) => {
                     self.read();
-                    interval = match self.capture.as_ref().map_or(0.0, Capture::fill) {
-                        fill if fill > FULLER => (interval / 2).max(POLL_MIN),
-                        fill if fill < FULLER / 4.0 => (interval * 2).min(POLL_MAX),
-                        _ => interval,
-                    };
-                    next = Instant::now() + interval;
+                    let fill = self.capture.as_ref().map_or(0.0, Capture::fill);
+                    next = Instant::now() + pace.after(fill);
                 }
             }
         }
@@ -385,5 +406,27 @@ impl Drop for Running {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_are_read_seldom_until_one_fills() {
+        let mut pace = Pace::new(POLL_MAX);
+        assert_eq!(pace.after(0.0), POLL_MAX);
+        assert_eq!(pace.after(0.6), POLL_MAX / 2);
+        assert_eq!(pace.after(0.4), POLL_MAX / 2, "neither fuller nor emptier: it stays");
+        for _ in 0..10 {
+            pace.after(1.0);
+        }
+        assert_eq!(pace.after(1.0), Pace::LEAST, "and no oftener");
+        assert!(pace.after(0.1) > Pace::LEAST);
+        for _ in 0..100 {
+            pace.after(0.1);
+        }
+        assert_eq!(pace.after(0.1), POLL_MAX);
     }
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{FULLER, POLL_MAX, POLL_MIN, Reply, now_us};
+use super::{Pace, Reply, now_us};
 use crate::batch::Batch;
 use crate::engine::{EngineConfig, Shared};
 use crate::packet::live::{Captured, Live, LiveCounters, LiveReport, Present};
 use crate::packets::Packets;
 
+/// How seldom the rings are read.
+const POLL_MAX: Duration = Duration::from_millis(50);
 /// How long after a packet passed it may still come out of a ring, µs: a block waits for its time, then for the reader.
 const LATE_US: u64 = 150_000;
 
@@ -31,18 +33,13 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        let (mut next, mut interval) = (Instant::now(), POLL_MAX);
+        let (mut next, mut pace) = (Instant::now(), Pace::new(POLL_MAX));
         loop {
             match self.commands.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => self.answer(command),
                 Err(RecvTimeoutError::Timeout) => {
-                    interval = match self.read() {
-                        fill if fill > FULLER => (interval / 2).max(POLL_MIN),
-                        fill if fill < FULLER / 4.0 => (interval * 2).min(POLL_MAX),
-                        _ => interval,
-                    };
-                    next = Instant::now() + interval;
+                    next = Instant::now() + pace.after(self.read());
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::event::EventSink;
 const PAYLOAD_MAX: u32 = 8192;
 const RING_MAX: u32 = 1 << 30;
 /// One `poll` ends after so many records even when more keep coming.
-const POLL_MAX: usize = 1 << 16;
+const POLL_MAX: usize = 1 << 18;
 const INLINE_PIDS: usize = 4;
 const PID_IGNORED: u32 = 1;
 const PID_ONLY: u32 = 2;
@@ -426,7 +426,7 @@ impl Capture {
         Ok((capture, reports))
     }
 
-    /// Hands what is in the rings to `sink`, in the order of time, and returns how many records it was: at most 65536,
+    /// Hands what is in the rings to `sink`, in the order of time, and returns how many records it was: at most 262144,
     /// then there may be more. What happens while this runs is left for the next time.
     pub fn poll(&mut self, sink: &mut dyn EventSink) -> usize {
         let offset_ns = self.clock.offset_ns();
