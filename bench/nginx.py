@@ -41,6 +41,7 @@ LOADS: dict[str, tuple[str, list[str]]] = {
     "static_file": ("static_file", []),
 }
 _TICKS = os.sysconf("SC_CLK_TCK")
+_CPUS = os.sysconf("SC_NPROCESSORS_ONLN")
 
 
 class Sink(BaseHTTPRequestHandler):
@@ -103,7 +104,7 @@ class Wrk:
         match = re.search(r"Requests/sec:\s+([\d.]+)", printed)
         if match is None or "Non-2xx" in printed:
             raise RuntimeError(printed)
-        available = (time.monotonic() - began) * len(os.sched_getaffinity(0))
+        available = (time.monotonic() - began) * _CPUS
         return float(match.group(1)), min(1.0, (idle_seconds() - idle) / available)
 
 
@@ -168,7 +169,7 @@ def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
         rate, unused = client.run()
         rates[mode].append(rate)
         idle[mode].append(unused * 100)
-        busy[mode].append((1 - unused) * len(os.sched_getaffinity(0)) / rate * 1e6)
+        busy[mode].append((1 - unused) * _CPUS / rate * 1e6)
 
     try:
         with nginx(directory, f"127.0.0.1:{port}", site):

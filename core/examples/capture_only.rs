@@ -1,9 +1,10 @@
-//! Attaches the kernel programs, reads and discards the rings until standard input closes: the kernel part alone.
+//! Attaches the kernel programs, reads and discards the rings, as often as the agent does where they do not fill, until
+//! standard input closes: the kernel part alone.
 //! Arguments: processes that are not observed.
 
 use std::io::{Read, Write};
-use std::time::Duration;
 
+use _core::agent::POLL_MAX;
 use _core::bpf::{Capture, CaptureConfig};
 use _core::engine::EngineConfig;
 use _core::event::{EventSink, ProcessChange, Segment, SocketChange};
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     while !closed.is_finished() {
         capture.poll(&mut Discard);
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(POLL_MAX);
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ impl Pace {
 }
 
 /// How seldom the rings of sockets are read.
-const POLL_MAX: Duration = Duration::from_millis(100);
+pub const POLL_MAX: Duration = Duration::from_millis(100);
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
