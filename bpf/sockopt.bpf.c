@@ -184,14 +184,19 @@ static __always_inline void df_write(struct bpf_sock_ops *ctx)
 	if ((void *)(header + 1) > ctx->skb_data_end)
 		return;
 	struct df_traced *state = df_traced_of(ctx, 0);
+	__u32 end = ntohl(header->seq) + ctx->skb_len - (header->offset >> 4) * 4;
+	int data = state && !(ctx->skb_tcp_flags & TCP_FLAG_SYN);
+	int due = data && (__s32)(end - state->due) > 0;
+	/* Room was made for what the socket sends next; a segment that is sent again lies before it. */
+	if (sampling_window && data && !due)
+		return;
 	struct df_option option = {.kind = DF_KIND, .length = sizeof(option), .experiment = htons(DF_EXPERIMENT)};
 	option.pid = htonl(state ? state->pid : ctx->is_fullsock ? 0 : df_listening_pid(ctx));
 	option.source = df_ip4(ctx);
 	option.seq = header->seq;
-	__u32 end = ntohl(header->seq) + ctx->skb_len - (header->offset >> 4) * 4;
 	df_count(bpf_store_hdr_opt(ctx, &option, sizeof(option), 0) != 0);
 	/* Refused is done, too: then another program has written it. */
-	if (!state || ctx->skb_tcp_flags & TCP_FLAG_SYN || (__s32)(end - state->due) <= 0)
+	if (!due)
 		return;
 	if (sampling_window)
 		state->due += ((end - state->due - 1) / sampling_window + 1) * sampling_window;

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,31 @@ def test_connections_outlive_start_and_stop(hosts: tuple[Host, Host], tmp_path: 
     assert Counter((source, pid) for source, pid, _ in marked) == {(client.ip, within.pid): 7, (server.ip, worker): 7}
     # A socket that listened before names its process only once the connection is accepted.
     assert all(one.sender is None for one in segments if one.flags & 0x12 == 0x12)
+
+
+def test_a_segment_that_is_sent_again_names_nobody_inside_a_window(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    client, server = hosts
+    file = tmp_path / "again.pcap"
+    # What arrives while the server has no address is lost.
+    address = f"{server.ip}/24 dev eth0"
+    away = f"for i in $(seq 20); do ip address del {address}; ip address add {address}; sleep 0.1; done"
+    with tracing(), _server(server, server.ip), client.captured(file, "tcp"):
+        caller = Client(client, server.ip)
+        with subprocess.Popen(server.inside("sh", "-c", away)) as gone:
+            while gone.poll() is None:
+                caller.exchange(3_000_000, 1)
+        caller.close()
+    pid = caller.pid
+    segments = [one for one in _segments(file) if one.source == client.ip]
+    first = segments[0].seq + 1
+    begins = [(one.seq - first) % (1 << 32) for one in segments[1:] if one.payload]
+    again = sum(begin < furthest for begin, furthest in zip(begins[1:], accumulate(begins, max), strict=False))
+    assert again > 20, "too few segments were sent again to say anything"
+    for one in segments[1:]:
+        if one.sender:
+            begin = (one.seq - first) % (1 << 32)
+            assert one.sender.pid == pid
+            assert -(-begin // _WINDOW) * _WINDOW < begin + one.payload, one
 
 
 def test_two_programs_beside_each_other(hosts: tuple[Host, Host], tmp_path: Path) -> None:
