@@ -48,6 +48,20 @@ struct {
 
 const volatile __u32 chunk_bits = 0; /* log2 of the chunks of a CPU */
 
+/* An entry here wakes the reader, which otherwise comes when its time is over. What it says does not matter. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} wake SEC(".maps");
+
+/* The ring has `used` bytes, which are of another chunk now: once three quarters are full, the reader has to come. */
+static __always_inline void df_wake_reader(__u64 used)
+{
+	__u64 enough = (3 * (__u64)DF_CHUNK << chunk_bits) / 4;
+	if (used > enough && used - DF_CHUNK <= enough)
+		bpf_ringbuf_output(&wake, &used, sizeof(used), BPF_RB_FORCE_WAKEUP);
+}
+
 /* A place for `size` bytes (a multiple of 8, at most DF_SLACK), all zero; NULL when the ring is full. */
 static __always_inline void *df_claim(__u32 size)
 {
@@ -58,12 +72,16 @@ static __always_inline void *df_claim(__u32 size)
 	for (int i = 0; i < DF_TRIES; i++) {
 		__u64 head = *(volatile __u64 *)&cursor->head;
 		__u64 next = head + size;
-		if (unlikely((head ^ next) & ~(__u64)(DF_CHUNK - 1)))
+		__u64 leaves = (head ^ next) & ~(__u64)(DF_CHUNK - 1);
+		if (unlikely(leaves))
 			next &= ~(__u64)(DF_CHUNK - 1);
-		if (unlikely(next - *(volatile __u64 *)&cursor->tail > (__u64)DF_CHUNK << chunk_bits))
+		__u64 used = next - *(volatile __u64 *)&cursor->tail;
+		if (unlikely(used > (__u64)DF_CHUNK << chunk_bits))
 			break;
 		if (unlikely(__sync_val_compare_and_swap(&cursor->head, head, next) != head))
 			continue;
+		if (unlikely(leaves))
+			df_wake_reader(used);
 		__u32 place = cpu << chunk_bits | ((head / DF_CHUNK) & ((1U << chunk_bits) - 1));
 		struct df_chunk *chunk = bpf_map_lookup_elem(&chunks, &place);
 		return chunk ? chunk->bytes + (head & (DF_CHUNK - 8)) : NULL;

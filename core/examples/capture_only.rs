@@ -4,8 +4,8 @@
 
 use std::io::{Read, Write};
 
-use _core::agent::POLL_MAX;
-use _core::bpf::{Capture, CaptureConfig};
+use _core::agent::READ_INTERVAL;
+use _core::bpf::{Bell, Capture, CaptureConfig};
 use _core::engine::EngineConfig;
 use _core::event::{EventSink, ProcessChange, Segment, SocketChange};
 
@@ -32,9 +32,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let closed = std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
     });
+    let bell = Bell::new()?;
     while !closed.is_finished() {
         capture.poll(&mut Discard);
-        std::thread::sleep(POLL_MAX);
+        capture.wait(&bell, READ_INTERVAL);
     }
     Ok(())
 }

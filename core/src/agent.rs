@@ -6,50 +6,24 @@ mod packets;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::{Capture, CaptureConfig, Hook, HookReport, OptionTracing};
+use crate::bpf::{Bell, Capture, CaptureConfig, Hook, HookReport, OptionTracing, POLL_MAX};
 use crate::engine::{Batch, Engine, EngineConfig, KnownSocket, Listener, Shared};
 use crate::event::{Endpoint, EventSink, ProcessChange, Segment, SocketChange, Task};
 use crate::packet::live::{Captured, LiveReport};
 use crate::peers::{Process, comm_bytes, comm_text};
 use packets::PacketThreads;
 
-/// How often rings are read: seldom, because each time a program of a busy machine loses its processor, what it works
-/// with waits too, and the kernel may take milliseconds to spread them over the processors again; more often where a
-/// ring gets fuller than half.
-struct Pace {
-    interval: Duration,
-    most: Duration,
-}
-
-impl Pace {
-    const LEAST: Duration = Duration::from_millis(1);
-    const FULLER: f64 = 0.5;
-    const EMPTIER: f64 = 0.3;
-
-    fn new(most: Duration) -> Self {
-        Self { interval: most, most }
-    }
-
-    /// How long to wait now that the fullest ring was `fill` full, 0 to 1.
-    fn after(&mut self, fill: f64) -> Duration {
-        if fill > Self::FULLER {
-            self.interval = (self.interval / 2).max(Self::LEAST);
-        } else if fill < Self::EMPTIER {
-            self.interval = (self.interval * 5 / 4).min(self.most);
-        }
-        self.interval
-    }
-}
-
-/// How seldom the rings of sockets are read.
-pub const POLL_MAX: Duration = Duration::from_millis(100);
+/// How often the rings of sockets are read where they do not fill: seldom, because each time a program of a busy machine
+/// loses its processor, what it works with waits too, and the kernel may take milliseconds to spread them over the
+/// processors again. One that fills wakes the reader.
+pub const READ_INTERVAL: Duration = Duration::from_millis(250);
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
@@ -172,6 +146,8 @@ struct Worker {
     engine: Engine,
     active: FxHashMap<u32, (Task, u64)>,
     commands: Receiver<Command>,
+    /// Rung when there is a command.
+    bell: Arc<Bell>,
 }
 
 /// Microseconds since the epoch.
@@ -181,33 +157,47 @@ pub fn now_us() -> u64 {
 
 impl Worker {
     fn run(mut self) {
-        let (mut next, mut pace) = (Instant::now(), Pace::new(POLL_MAX));
+        let mut next = Instant::now();
         loop {
-            let wait = next.saturating_duration_since(Instant::now());
-            match self.commands.recv_timeout(wait) {
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(command) => self.answer(command),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.read();
-                    let fill = self.capture.as_ref().map_or(0.0, Capture::fill);
-                    next = Instant::now() + pace.after(fill);
+            match self.commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Ok(command) => {
+                    if matches!(command, Command::Drain { .. }) {
+                        next = Instant::now() + READ_INTERVAL; // it reads
+                    }
+                    self.answer(command);
+                    continue;
                 }
+                Err(TryRecvError::Empty) => {}
+            }
+            if self.wait(next.saturating_duration_since(Instant::now())) || next <= Instant::now() {
+                let more = self.read();
+                next = Instant::now() + if more { Duration::ZERO } else { READ_INTERVAL };
             }
         }
     }
 
-    fn read(&mut self) {
+    /// Until there is a command, a ring fills or the time is over; whether a ring fills.
+    fn wait(&mut self, timeout: Duration) -> bool {
+        if let Some(capture) = &mut self.capture {
+            return capture.wait(&self.bell, timeout);
+        }
+        self.bell.wait(timeout);
+        false
+    }
+
+    /// Reads what is there; whether there may be more.
+    fn read(&mut self) -> bool {
         let mut last_pid = 0;
         let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
-        if let Some(capture) = &mut self.capture {
-            capture.poll(&mut watch);
-        }
+        let count = self.capture.as_mut().map_or(0, |capture| capture.poll(&mut watch));
         self.engine.tick(now_us());
         for socket in self.engine.take_quiet() {
             if let Some(capture) = &mut self.capture {
                 capture.quiet(socket);
             }
         }
+        count >= POLL_MAX
     }
 
     fn answer(&mut self, command: Command) {
@@ -299,6 +289,7 @@ fn start_packets(config: &EngineConfig, shared: &Shared, sockets: bool) -> (Opti
 /// Handle on the threads; dropping it stops the capture.
 pub struct Running {
     commands: SyncSender<Command>,
+    bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
     packets: Option<PacketThreads>,
     pub hooks: Vec<HookReport>,
@@ -332,19 +323,27 @@ impl Running {
         hooks.push(report);
         let engine = Engine::beside(config, &shared);
         let (commands, receiver) = mpsc::sync_channel(64);
-        let worker =
-            Worker { capture, options: options.flatten(), engine, active: FxHashMap::default(), commands: receiver };
+        let bell = Arc::new(Bell::new().map_err(|error| format!("no eventfd for the capture thread: {error}"))?);
+        let worker = Worker {
+            capture,
+            options: options.flatten(),
+            engine,
+            active: FxHashMap::default(),
+            commands: receiver,
+            bell: Arc::clone(&bell),
+        };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
             .spawn(move || worker.run())
             .map_err(|e| format!("the capture thread could not be started: {e}"))?;
-        Ok(Self { commands, thread: Some(thread), packets, hooks })
+        Ok(Self { commands, bell, thread: Some(thread), packets, hooks })
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, String> {
         let gone = || "the capture thread has stopped; restart the agent".to_string();
         let (reply, answer) = mpsc::sync_channel(1);
         self.commands.send(command(reply)).map_err(|_| gone())?;
+        self.bell.ring();
         answer.recv().map_err(|_| gone())
     }
 
@@ -403,30 +402,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.commands.send(Command::Stop);
+        self.bell.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rings_are_read_seldom_until_one_fills() {
-        let mut pace = Pace::new(POLL_MAX);
-        assert_eq!(pace.after(0.0), POLL_MAX);
-        assert_eq!(pace.after(0.6), POLL_MAX / 2);
-        assert_eq!(pace.after(0.4), POLL_MAX / 2, "neither fuller nor emptier: it stays");
-        for _ in 0..10 {
-            pace.after(1.0);
-        }
-        assert_eq!(pace.after(1.0), Pace::LEAST, "and no oftener");
-        assert!(pace.after(0.1) > Pace::LEAST);
-        for _ in 0..100 {
-            pace.after(0.1);
-        }
-        assert_eq!(pace.after(0.1), POLL_MAX);
     }
 }

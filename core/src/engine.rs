@@ -36,8 +36,8 @@ const MAX_CONNECTIONS: usize = 131_072;
 /// How long packets wait for an earlier one, µs of capture time.
 const REORDER_US: u64 = 1_000_000;
 /// How long a session waits for the names of its ends, µs, and how many are turned into rows at a tick.
-const SETTLE_US: u64 = 100_000;
-const SETTLE_ROWS: usize = 256;
+const SETTLE_US: u64 = 400_000;
+const SETTLE_ROWS: usize = 2048;
 /// Between two sweeps of idle connections, µs; idle UDP ones go after as much.
 const SWEEP_US: u64 = 30_000_000;
 /// TCP connections without any byte go after, µs. Their close may have been lost.

@@ -121,7 +121,7 @@ class EbpfTunning(Section):
         65536,
         ge=8192,
         le=131_072,
-        description="Size of the kernel's rings together, in records of 512 bytes; each CPU has at least 128 KiB.",
+        description="Size of the kernel's rings together, in records of 1 KiB; each CPU has at least 128 KiB.",
     )
 
 
@@ -421,7 +421,7 @@ class AgentSettings(Section):
             {
                 "agent_id": agent_id,
                 "payload_truncation": log.tunning.payload_truncation,
-                "ring_bytes": self.inputs.ebpf.tunning.kernel_ring_size * 512,
+                "ring_bytes": self.inputs.ebpf.tunning.kernel_ring_size * 1024,
                 "ignored_pids": [*self.ignored_pids, *ignored_pids],
                 "only_pids": self.only_pids,
                 "ports_blacklist": parse_ports(socket.kprobe.blacklist.ports),

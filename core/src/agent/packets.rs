@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Pace, Reply, now_us};
+use super::{Reply, now_us};
 use crate::batch::Batch;
 use crate::engine::{EngineConfig, Shared};
 use crate::packet::live::{Captured, Live, LiveCounters, LiveReport, Present};
@@ -16,6 +16,33 @@ use crate::packets::Packets;
 const POLL_MAX: Duration = Duration::from_millis(50);
 /// How long after a packet passed it may still come out of a ring, µs: a block waits for its time, then for the reader.
 const LATE_US: u64 = 150_000;
+
+/// How often rings are read: seldom, as those of sockets ([`super::READ_INTERVAL`]); more often where one gets fuller
+/// than half.
+struct Pace {
+    interval: Duration,
+    most: Duration,
+}
+
+impl Pace {
+    const LEAST: Duration = Duration::from_millis(1);
+    const FULLER: f64 = 0.5;
+    const EMPTIER: f64 = 0.3;
+
+    fn new(most: Duration) -> Self {
+        Self { interval: most, most }
+    }
+
+    /// How long to wait now that the fullest ring was `fill` full, 0 to 1.
+    fn after(&mut self, fill: f64) -> Duration {
+        if fill > Self::FULLER {
+            self.interval = (self.interval / 2).max(Self::LEAST);
+        } else if fill < Self::EMPTIER {
+            self.interval = (self.interval * 5 / 4).min(self.most);
+        }
+        self.interval
+    }
+}
 
 enum Command {
     Drain { flush_all: bool, reply: Reply<Vec<Batch>> },
@@ -191,5 +218,27 @@ impl Drop for PacketThreads {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_are_read_seldom_until_one_fills() {
+        let mut pace = Pace::new(POLL_MAX);
+        assert_eq!(pace.after(0.0), POLL_MAX);
+        assert_eq!(pace.after(0.6), POLL_MAX / 2);
+        assert_eq!(pace.after(0.4), POLL_MAX / 2, "neither fuller nor emptier: it stays");
+        for _ in 0..10 {
+            pace.after(1.0);
+        }
+        assert_eq!(pace.after(1.0), Pace::LEAST, "and no oftener");
+        assert!(pace.after(0.1) > Pace::LEAST);
+        for _ in 0..100 {
+            pace.after(0.1);
+        }
+        assert_eq!(pace.after(0.1), POLL_MAX);
     }
 }

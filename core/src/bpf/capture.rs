@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError};
@@ -9,8 +10,10 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 
 use super::cgroup::Tree;
 use super::clock::{WallClock, boot_ns};
+use super::filters::{Filters, entries, union};
 use super::record::{self, KernelCounters};
 use super::rings::{CHUNK, Rings};
+use super::wake::{Bell, Wake};
 use super::{object, probe};
 use crate::event::EventSink;
 
@@ -18,12 +21,7 @@ use crate::event::EventSink;
 const PAYLOAD_MAX: u32 = 8192;
 const RING_MAX: u32 = 1 << 30;
 /// One `poll` ends after so many records even when more keep coming.
-const POLL_MAX: usize = 1 << 18;
-const INLINE_PIDS: usize = 4;
-const PID_IGNORED: u32 = 1;
-const PID_ONLY: u32 = 2;
-const PORT_BLACK: u32 = 1;
-const PORT_WHITE: u32 = 2;
+pub const POLL_MAX: usize = 1 << 18;
 
 /// How socket calls are hooked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,57 +140,6 @@ pub(super) fn load_processes(btf: &Btf) -> Result<Ebpf, String> {
         tracepoint(&mut bpf, "sched_process_exit_live", "sched_process_exit", btf).map_err(|error| reason(&error))?;
     }
     Ok(bpf)
-}
-
-/// The filters of a configuration, in the form of the programs.
-struct Filters {
-    pids: Vec<(u32, u32)>,
-    inline_pids: [u32; INLINE_PIDS],
-    inline_count: u32,
-    ports: Vec<(u32, u32)>,
-}
-
-impl Filters {
-    fn new(config: &CaptureConfig) -> Self {
-        let mut inline_pids = [0; INLINE_PIDS];
-        let fits = config.ignored_pids.len() <= INLINE_PIDS;
-        let mut pids = marks(config.only_pids.iter().copied(), PID_ONLY);
-        if fits {
-            inline_pids[..config.ignored_pids.len()].copy_from_slice(&config.ignored_pids);
-        } else {
-            pids = merged(pids, marks(config.ignored_pids.iter().copied(), PID_IGNORED));
-        }
-        let black = marks(config.ports_blacklist.iter().map(|&port| u32::from(port)), PORT_BLACK);
-        let white = marks(config.ports_whitelist.iter().map(|&port| u32::from(port)), PORT_WHITE);
-        let inline_count = if fits { u32::try_from(config.ignored_pids.len()).unwrap_or(0) } else { 0 };
-        Self { pids, inline_pids, inline_count, ports: merged(black, white) }
-    }
-}
-
-fn marks(keys: impl Iterator<Item = u32>, mark: u32) -> Vec<(u32, u32)> {
-    merged(keys.map(|key| (key, mark)).collect(), Vec::new())
-}
-
-/// One entry a key, marks united.
-fn merged(mut left: Vec<(u32, u32)>, right: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
-    left.extend(right);
-    left.sort_unstable();
-    left.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        if same {
-            kept.1 |= next.1;
-        }
-        same
-    });
-    left
-}
-
-fn union(entries: &[(u32, u32)]) -> u32 {
-    entries.iter().fold(0, |all, entry| all | entry.1)
-}
-
-fn entries(list: &[(u32, u32)]) -> u32 {
-    u32::try_from(list.len()).unwrap_or(u32::MAX).max(1)
 }
 
 fn fill(bpf: &mut Ebpf, name: &str, list: &[(u32, u32)]) -> Result<(), EbpfError> {
@@ -339,6 +286,7 @@ pub struct Capture {
     processes: Option<Source<RingBuf<MapData>>>,
     quiet: HashMap<MapData, u64, u32>,
     quiet_epoch: Array<MapData, u32>,
+    wake: Wake,
     epoch: u32,
     clock: WallClock,
     records: u64,
@@ -419,10 +367,11 @@ impl Capture {
         };
         let quiet = take(&mut bpf, "quiet")?;
         let quiet_epoch = take(&mut bpf, "quiet_epoch")?;
+        let wake = Wake::new(take(&mut bpf, "wake")?);
         let sockets = Source::new(rings(&mut bpf, config)?, bpf)?;
         let clock = WallClock::new();
         let (records, bytes, malformed) = (0, 0, 0);
-        let capture = Self { sockets, processes, quiet, quiet_epoch, epoch: 0, clock, records, bytes, malformed };
+        let capture = Self { sockets, processes, quiet, quiet_epoch, wake, epoch: 0, clock, records, bytes, malformed };
         Ok((capture, reports))
     }
 
@@ -469,9 +418,9 @@ impl Capture {
         count
     }
 
-    /// How full the fullest ring was when `poll` last looked, 0 to 1.
-    pub fn fill(&self) -> f64 {
-        self.sockets.ring.fill()
+    /// Waits until the bell rings, a ring is three quarters full or the time is over. `true`: `poll` is due at once.
+    pub fn wait(&mut self, bell: &Bell, timeout: Duration) -> bool {
+        self.wake.wait(bell, timeout)
     }
 
     /// No data of this socket is wanted any more: the kernel sends none from its next call on, only its end.

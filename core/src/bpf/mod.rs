@@ -3,14 +3,17 @@
 mod capture;
 mod cgroup;
 mod clock;
+mod filters;
 mod probe;
 mod record;
 mod rings;
 mod sockopt;
+mod wake;
 
-pub use capture::{Capture, CaptureConfig, CaptureCounters, CaptureError, Hook, HookReport};
+pub use capture::{Capture, CaptureConfig, CaptureCounters, CaptureError, Hook, HookReport, POLL_MAX};
 pub use probe::{ProbeLine, probe};
 pub use sockopt::{OptionCounters, OptionTracing};
+pub use wake::Bell;
 
 /// The kernel programs, compiled by `build/bpf.rs`.
 mod object {

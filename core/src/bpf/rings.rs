@@ -70,8 +70,6 @@ pub struct Rings {
     chunks: Mapping,
     chunk_bits: u32,
     rings: Vec<Ring>,
-    /// Bytes that waited in the fullest ring at the last look.
-    fullest: u64,
 }
 
 impl Rings {
@@ -82,7 +80,6 @@ impl Rings {
             chunks: Mapping::new(chunks, (cpus << chunk_bits) * STRIDE)?,
             chunk_bits,
             rings: vec![Ring::default(); cpus],
-            fullest: 0,
         })
     }
 
@@ -94,17 +91,10 @@ impl Rings {
 
     /// Looks how far the programs have come. A record that is not seen now gets a later time stamp than this moment.
     pub fn look(&mut self) {
-        self.fullest = 0;
         for cpu in 0..self.rings.len() {
             self.rings[cpu].head = self.cursors.word(cpu * CURSOR).load(Ordering::Acquire);
-            self.fullest = self.fullest.max(self.rings[cpu].head - self.rings[cpu].position);
             self.peek(cpu);
         }
-    }
-
-    /// How full the fullest ring was when `look` was called last, 0 to 1.
-    pub fn fill(&self) -> f64 {
-        self.fullest as f64 / (CHUNK << self.chunk_bits) as f64
     }
 
     fn peek(&mut self, cpu: usize) {

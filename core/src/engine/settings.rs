@@ -68,7 +68,7 @@ impl Default for EngineConfig {
         Self {
             agent_id: 0,
             payload_truncation: 1024,
-            ring_bytes: 32 * 1024 * 1024,
+            ring_bytes: 64 * 1024 * 1024,
             ignored_pids: Vec::new(),
             only_pids: Vec::new(),
             netns: 0,

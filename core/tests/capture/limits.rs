@@ -1,9 +1,10 @@
 //! What is left out: by filters, by marks, and because there is no room.
 
 use std::io::{Read, Write};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use _core::bpf::CaptureConfig;
+use _core::bpf::{Bell, CaptureConfig};
 use _core::event::Direction;
 
 use crate::seen::{FLOOD, Seen, drain, netns, observe, pair, start, with_each_hook};
@@ -187,5 +188,37 @@ fn filters_hold_in_the_kernel() {
         assert_eq!(pieces(CaptureConfig { ports_blacklist: vec![9], ..config.clone() }).0, 2);
         assert_eq!(pieces(CaptureConfig { ports_whitelist: vec![remote.port()], ..config.clone() }).0, 2);
         assert_eq!(pieces(CaptureConfig { ports_whitelist: vec![9], ..config.clone() }), (0, true));
+    });
+}
+
+#[test]
+fn a_ring_that_fills_wakes_the_reader() {
+    let _alone = FLOOD.write().unwrap_or_else(PoisonError::into_inner);
+    with_each_hook(|config| {
+        let (mut client, mut server) = pair("127.0.0.1");
+        let ports_whitelist = vec![server.local_addr().unwrap().port()];
+        let config = CaptureConfig { ring_bytes: 1 << 20, payload_truncation: 8192, ports_whitelist, ..config };
+        let (mut capture, _) = start(&config);
+        let bell = Arc::new(Bell::new().unwrap());
+        let forever = Duration::from_secs(3600);
+        client.write_all(b"little").unwrap();
+        server.read_exact(&mut [0; 6]).unwrap();
+        bell.ring();
+        assert!(!capture.wait(&bell, forever), "{:?}: nothing fills yet", config.hook);
+        let full = Arc::clone(&bell);
+        let traffic = std::thread::spawn(move || {
+            for _ in 0..200 {
+                client.write_all(&[1; 8000]).unwrap();
+                server.read_exact(&mut [0; 8000]).unwrap();
+                server.write_all(&[2]).unwrap();
+                client.read_exact(&mut [0; 1]).unwrap();
+            }
+            full.ring(); // more than all rings hold
+        });
+        assert!(capture.wait(&bell, forever), "{:?}: it was not woken", config.hook);
+        traffic.join().unwrap();
+        let mut seen = Seen::default();
+        while capture.poll(&mut seen) > 0 {}
+        assert!(!seen.pieces.is_empty());
     });
 }
