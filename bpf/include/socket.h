@@ -18,10 +18,10 @@ const volatile __u32 run_budget = 16384;	/* payload bytes of a run: TCP data of 
 enum { DF_QUIET = 1, DF_GONE = 2, DF_BEGUN = 4, DF_TOLD_SPENT = 8, DF_PASSED_MAX = 1 << 26 };
 
 struct df_state {
-	__u64 id;	/* only where the cookie cannot be asked for */
-	__u32 spent;	/* payload bytes sent in this run */
-	__u32 epoch;	/* of `quiet_epoch` when `quiet` was last asked */
-	__u32 passed;	/* bytes sent that the next record tells of, and the number of the first */
+	__u64 id;     /* only where the cookie cannot be asked for */
+	__u32 spent;  /* payload bytes sent in this run */
+	__u32 epoch;  /* of `quiet_epoch` when `quiet` was last asked */
+	__u32 passed; /* bytes sent that the next record tells of, and the number of the first */
 	__u32 passed_seq;
 	__u8 direction; /* of the run */
 	__u8 marks;
@@ -171,8 +171,8 @@ static __always_inline int df_wanted_task(struct task_struct *task)
 
 /* Bytes of a stream that go on where a record ended, and of which there is no payload to send: they are worth no record
  * of their own, since the parser only passes over them. The next record of the socket, in either direction, tells how
- * many they were. This is so for what follows a head by sendfile, and for all but the first call after a run's budget is
- * spent: there the parser has to hear that it will see no more. Bytes that a task reads are told of one by one: by
+ * many they were. This is so for what follows a head by sendfile, and for all but the first call after a run's budget
+ * is spent: there the parser has to hear that it will see no more. Bytes that a task reads are told of one by one: by
  * reading on, it goes on with a request. */
 static __always_inline int df_passes(struct df_state *state, struct sock *sk, __u32 length, __u8 direction, __u16 flags)
 {
