@@ -197,7 +197,7 @@ impl Worker {
                 capture.quiet(socket);
             }
         }
-        count >= POLL_MAX
+        count >= POLL_MAX || self.capture.as_ref().is_some_and(Capture::filling)
     }
 
     fn answer(&mut self, command: Command) {

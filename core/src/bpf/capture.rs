@@ -423,6 +423,11 @@ impl Capture {
         self.wake.wait(bell, timeout)
     }
 
+    /// Whether a ring is more than half full, so that `poll` is due again.
+    pub fn filling(&self) -> bool {
+        self.sockets.ring.filling()
+    }
+
     /// No data of this socket is wanted any more: the kernel sends none from its next call on, only its end.
     pub fn quiet(&mut self, socket: u64) {
         // A mark that could not be set costs records that the caller ignores; it may set it again.

@@ -97,6 +97,15 @@ impl Rings {
         }
     }
 
+    /// Whether a ring is more than half full now. Its programs tell only when it passes three quarters: one that fills
+    /// faster than it is read stays beyond.
+    pub fn filling(&self) -> bool {
+        (0..self.rings.len()).any(|cpu| {
+            let head = self.cursors.word(cpu * CURSOR).load(Ordering::Acquire);
+            head - self.rings[cpu].position > (CHUNK << self.chunk_bits) / 2
+        })
+    }
+
     fn peek(&mut self, cpu: usize) {
         self.rings[cpu].time_ns = None;
         if self.rings[cpu].position < self.rings[cpu].head {

@@ -217,8 +217,9 @@ fn a_ring_that_fills_wakes_the_reader() {
         });
         assert!(capture.wait(&bell, forever), "{:?}: it was not woken", config.hook);
         traffic.join().unwrap();
+        assert!(capture.filling());
         let mut seen = Seen::default();
         while capture.poll(&mut seen) > 0 {}
-        assert!(!seen.pieces.is_empty());
+        assert!(!seen.pieces.is_empty() && !capture.filling());
     });
 }
