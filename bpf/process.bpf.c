@@ -12,7 +12,7 @@ struct df_event {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 18);
+	__uint(max_entries, 1 << 20);
 } processes SEC(".maps");
 
 struct {
@@ -38,7 +38,7 @@ static __always_inline void df_process_of(struct df_process *record, struct task
 	record->h.netns = 0;
 	if (task->nsproxy) /* given up before the end of the task */
 		record->h.netns = task->nsproxy->net_ns->ns.inum;
-	record->cgroup = bpf_get_current_cgroup_id();
+	record->h.cgroup = bpf_get_current_cgroup_id();
 	record->ppid = task->real_parent->tgid;
 	record->uid = task->cred->uid.val;
 	record->exit_code = 0;

@@ -24,6 +24,7 @@ struct df_header {
 	__u8 family;   /* 4 or 6 */
 	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
 	__u32 netns;   /* inode */
+	__u64 cgroup;  /* of processes; 0 in records of sockets */
 	char comm[16];
 };
 
@@ -33,8 +34,6 @@ struct df_socket {
 	__u64 socket; /* cookie */
 	__u32 length; /* bytes of the call */
 	__u32 tcp_seq;
-	__u32 passed; /* bytes that were sent since the socket's last record, without one of their own */
-	__u32 passed_seq;
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 payload;	/* bytes that follow this struct */
@@ -50,7 +49,6 @@ enum df_flag {
 
 struct df_process {
 	struct df_header h; /* the new process in DF_FORK; direction, family and protocol are 0 */
-	__u64 cgroup;
 	__u32 ppid;
 	__u32 uid;
 	__s32 exit_code; /* wait status: code << 8 | signal */

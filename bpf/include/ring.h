@@ -54,11 +54,11 @@ struct {
 	__uint(max_entries, 4096);
 } wake SEC(".maps");
 
-/* The ring has `used` bytes, which are of another chunk now: once three quarters are full, the reader has to come. */
-static __always_inline void df_wake_reader(__u64 used)
+/* The ring had `before` bytes and now has `used`: when three quarters are full, the reader has to come. */
+static __always_inline void df_wake_reader(__u64 before, __u64 used)
 {
 	__u64 enough = (3 * (__u64)DF_CHUNK << chunk_bits) / 4;
-	if (used > enough && used - DF_CHUNK <= enough)
+	if (unlikely(used > enough) && before <= enough)
 		bpf_ringbuf_output(&wake, &used, sizeof(used), BPF_RB_FORCE_WAKEUP);
 }
 
@@ -70,18 +70,17 @@ static __always_inline void *df_claim(__u32 size)
 	if (!cursor)
 		return NULL;
 	for (int i = 0; i < DF_TRIES; i++) {
+		/* The tail first: when others come between the two, it is never beyond the head. */
+		__u64 tail = *(volatile __u64 *)&cursor->tail;
 		__u64 head = *(volatile __u64 *)&cursor->head;
 		__u64 next = head + size;
-		__u64 leaves = (head ^ next) & ~(__u64)(DF_CHUNK - 1);
-		if (unlikely(leaves))
+		if (unlikely((head ^ next) & ~(__u64)(DF_CHUNK - 1)))
 			next &= ~(__u64)(DF_CHUNK - 1);
-		__u64 used = next - *(volatile __u64 *)&cursor->tail;
-		if (unlikely(used > (__u64)DF_CHUNK << chunk_bits))
+		if (unlikely(next - tail > (__u64)DF_CHUNK << chunk_bits))
 			break;
 		if (unlikely(__sync_val_compare_and_swap(&cursor->head, head, next) != head))
 			continue;
-		if (unlikely(leaves))
-			df_wake_reader(used);
+		df_wake_reader(head - tail, next - tail);
 		__u32 place = cpu << chunk_bits | ((head / DF_CHUNK) & ((1U << chunk_bits) - 1));
 		struct df_chunk *chunk = bpf_map_lookup_elem(&chunks, &place);
 		return chunk ? chunk->bytes + (head & (DF_CHUNK - 8)) : NULL;

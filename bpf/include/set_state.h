@@ -23,7 +23,6 @@ int inet_sock_set_state(__u64 *ctx)
 			return 0;
 		/* A socket may be used again after its first connection has ended. */
 		state->marks = 0;
-		state->passed = 0;
 		df_change(sk, state, DF_CONNECT, task);
 	} else if (after == TCP_CLOSE) {
 		/* Only of sockets of which something was sent before. */

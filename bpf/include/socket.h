@@ -15,14 +15,12 @@
 const volatile __u32 payload_truncation = 1024; /* payload bytes of one record, at most DF_CAPTURE_MAX */
 const volatile __u32 run_budget = 16384;	/* payload bytes of a run: TCP data of one direction until it changes */
 
-enum { DF_QUIET = 1, DF_GONE = 2, DF_BEGUN = 4, DF_TOLD_SPENT = 8, DF_PASSED_MAX = 1 << 26 };
+enum { DF_QUIET = 1, DF_GONE = 2, DF_BEGUN = 4 };
 
 struct df_state {
-	__u64 id;     /* only where the cookie cannot be asked for */
-	__u32 spent;  /* payload bytes sent in this run */
-	__u32 epoch;  /* of `quiet_epoch` when `quiet` was last asked */
-	__u32 passed; /* bytes sent that the next record tells of, and the number of the first */
-	__u32 passed_seq;
+	__u64 id;	/* only where the cookie cannot be asked for */
+	__u32 spent;	/* payload bytes sent in this run */
+	__u32 epoch;	/* of `quiet_epoch` when `quiet` was last asked */
 	__u8 direction; /* of the run */
 	__u8 marks;
 	__u16 peer_port; /* network order; who sent the datagram that thread peer_tid is receiving */
@@ -169,34 +167,6 @@ static __always_inline int df_wanted_task(struct task_struct *task)
 	return 0;
 }
 
-/* Bytes of a stream that go on where a record ended, and of which there is no payload to send: they are worth no record
- * of their own, since the parser only passes over them. The next record of the socket, in either direction, tells how
- * many they were. This is so for what follows a head by sendfile, and for all but the first call after a run's budget
- * is spent: there the parser has to hear that it will see no more. Bytes that a task reads are told of one by one: by
- * reading on, it goes on with a request. */
-static __always_inline int df_passes(struct df_state *state, struct sock *sk, __u32 length, __u8 direction, __u16 flags)
-{
-	if (direction != DF_EGRESS || !state->spent || state->passed >= DF_PASSED_MAX)
-		return 0;
-	if (flags == DF_SPENT && !(state->marks & DF_TOLD_SPENT)) {
-		state->marks |= DF_TOLD_SPENT;
-		return 0;
-	}
-	if (!state->passed)
-		state->passed_seq = df_sequence(sk, length, direction);
-	state->passed += length;
-	return 1;
-}
-
-static __always_inline void df_tell_passed(struct df_socket *record, struct df_state *state)
-{
-	if (unlikely(state->passed)) {
-		record->passed = state->passed;
-		record->passed_seq = state->passed_seq;
-		state->passed = 0;
-	}
-}
-
 /* One message: `length` bytes went over sk in this task, whose calls are asked for. */
 static __always_inline void df_transfer(struct sock *sk, struct task_struct *task, __u32 length, __u8 direction,
 					const struct df_call *call)
@@ -220,7 +190,7 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 	/* A datagram is a message of its own; a stream's payload is sent for the beginning of a run. */
 	if (state && protocol == IPPROTO_TCP) {
 		if (!(state->marks & DF_BEGUN) || state->direction != direction) {
-			state->marks = (state->marks | DF_BEGUN) & ~DF_TOLD_SPENT;
+			state->marks |= DF_BEGUN;
 			state->direction = direction;
 			state->spent = 0;
 		}
@@ -233,8 +203,6 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 		want = 0;
 		flags = DF_UNREADABLE;
 	}
-	if (unlikely(!want) && state && protocol == IPPROTO_TCP && df_passes(state, sk, length, direction, flags))
-		return;
 	pin(want);
 	if (want > DF_CAPTURE_MAX)
 		want = DF_CAPTURE_MAX;
@@ -264,10 +232,8 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 		flags |= DF_UNREADABLE;
 		df_count(unreadable);
 	}
-	if (state) {
+	if (state)
 		state->spent += got;
-		df_tell_passed(record, state);
-	}
 	record->socket = identity;
 	record->h.direction = direction;
 	record->h.protocol = protocol;
@@ -293,7 +259,6 @@ static __always_inline void df_change(struct sock *sk, struct df_state *state, _
 	record->h.protocol = IPPROTO_TCP;
 	record->h.netns = GET(GET(sk, __sk_common.skc_net.net), ns.inum);
 	record->socket = df_identity(sk, state);
-	df_tell_passed(record, state);
 	if (task)
 		df_task(&record->h, task);
 	df_commit(record, sizeof(*record));

@@ -24,6 +24,10 @@ use packets::PacketThreads;
 /// loses its processor, what it works with waits too, and the kernel may take milliseconds to spread them over the
 /// processors again. One that fills wakes the reader.
 pub const READ_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a record may remain unfinished before it is looked at again.
+const UNFINISHED: Duration = Duration::from_millis(1);
+/// How long a thread of packets waits for what sockets did.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Processes remembered between two calls of `active_processes`.
 const MAX_ACTIVE: usize = 16_384;
 
@@ -101,6 +105,7 @@ type Reply<T> = SyncSender<T>;
 
 enum Command {
     Drain { flush_all: bool, reply: Reply<Vec<Batch>> },
+    Read { reply: Reply<()> },
     ProcessChanges { reply: Reply<Vec<ProcessChange>> },
     Active { reply: Reply<Vec<ActiveProcess>> },
     Listeners { table: Vec<Listener>, reply: Reply<()> },
@@ -148,6 +153,26 @@ struct Worker {
     commands: Receiver<Command>,
     /// Rung when there is a command.
     bell: Arc<Bell>,
+    /// When the rings are to be read.
+    due: Instant,
+}
+
+/// For threads that have to know what sockets did before.
+#[derive(Clone)]
+struct Sockets {
+    commands: SyncSender<Command>,
+    bell: Arc<Bell>,
+}
+
+impl Sockets {
+    /// Everything that sockets did until now is known when this returns, unless their thread has ended or takes too long.
+    fn read(&self) {
+        let (reply, answer) = mpsc::sync_channel(1);
+        if self.commands.try_send(Command::Read { reply }).is_ok() {
+            self.bell.ring();
+            let _ = answer.recv_timeout(PATIENCE);
+        }
+    }
 }
 
 /// Microseconds since the epoch.
@@ -157,28 +182,22 @@ pub fn now_us() -> u64 {
 
 impl Worker {
     fn run(mut self) {
-        let mut next = Instant::now();
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
-                Ok(command) => {
-                    if matches!(command, Command::Drain { .. }) {
-                        next = Instant::now() + READ_INTERVAL; // it reads
+                Ok(command) => self.answer(command),
+                Err(TryRecvError::Empty) => {
+                    if self.wait() || self.due <= Instant::now() {
+                        self.read();
                     }
-                    self.answer(command);
-                    continue;
                 }
-                Err(TryRecvError::Empty) => {}
-            }
-            if self.wait(next.saturating_duration_since(Instant::now())) || next <= Instant::now() {
-                let more = self.read();
-                next = Instant::now() + if more { Duration::ZERO } else { READ_INTERVAL };
             }
         }
     }
 
     /// Until there is a command, a ring fills or the time is over; whether a ring fills.
-    fn wait(&mut self, timeout: Duration) -> bool {
+    fn wait(&mut self) -> bool {
+        let timeout = self.due.saturating_duration_since(Instant::now());
         if let Some(capture) = &mut self.capture {
             return capture.wait(&self.bell, timeout);
         }
@@ -186,8 +205,8 @@ impl Worker {
         false
     }
 
-    /// Reads what is there; whether there may be more.
-    fn read(&mut self) -> bool {
+    /// Reads what is there, and says when to read again.
+    fn read(&mut self) {
         let mut last_pid = 0;
         let mut watch = Watch { engine: &mut self.engine, active: &mut self.active, last_pid: &mut last_pid };
         let count = self.capture.as_mut().map_or(0, |capture| capture.poll(&mut watch));
@@ -197,7 +216,13 @@ impl Worker {
                 capture.quiet(socket);
             }
         }
-        count >= POLL_MAX || self.capture.as_ref().is_some_and(Capture::filling)
+        let more = count >= POLL_MAX || self.capture.as_ref().is_some_and(Capture::filling);
+        self.due = Instant::now()
+            + match more {
+                false => READ_INTERVAL,
+                true if count > 0 => Duration::ZERO,
+                true => UNFINISHED, // a program that is still writing a record holds back those of all others
+            };
     }
 
     fn answer(&mut self, command: Command) {
@@ -206,6 +231,10 @@ impl Worker {
             Command::Drain { flush_all, reply } => {
                 self.read();
                 let _ = reply.send(self.engine.drain(now_us(), flush_all));
+            }
+            Command::Read { reply } => {
+                self.read();
+                let _ = reply.send(());
             }
             Command::ProcessChanges { reply } => {
                 let _ = reply.send(self.engine.take_process_changes());
@@ -270,15 +299,20 @@ impl Worker {
 }
 
 /// What reads packets, and a line on it.
-fn start_packets(config: &EngineConfig, shared: &Shared, sockets: bool) -> (Option<PacketThreads>, HookReport) {
+fn start_packets(
+    config: &EngineConfig,
+    shared: &Shared,
+    seen: bool,
+    sockets: &Sockets,
+) -> (Option<PacketThreads>, HookReport) {
     let none = |lost: String| HookReport { what: "packets".into(), chosen: "none".into(), lost };
     if !config.packets.enabled() {
         return (None, none("no interface is asked for".into()));
     }
     let mut config = config.clone();
     // Where sockets are seen, both ends of what passes a loopback are seen already.
-    config.packets.loopback.get_or_insert(!sockets);
-    match PacketThreads::start(&config, shared) {
+    config.packets.loopback.get_or_insert(!seen);
+    match PacketThreads::start(&config, shared, sockets) {
         Ok((threads, LiveReport { chosen, lost })) => {
             (Some(threads), HookReport { what: "packets".into(), chosen, lost })
         }
@@ -307,7 +341,10 @@ impl Running {
             true => Err("inputs.ebpf.disabled is set".to_string()),
             false => Capture::start(&capture_config(config)).map_err(|error| error.to_string()),
         };
-        let (packets, report) = start_packets(config, &shared, sockets.is_ok());
+        let (commands, receiver) = mpsc::sync_channel(64);
+        let bell = Arc::new(Bell::new().map_err(|error| format!("no eventfd for the capture thread: {error}"))?);
+        let asked = Sockets { commands: commands.clone(), bell: Arc::clone(&bell) };
+        let (packets, report) = start_packets(config, &shared, sockets.is_ok(), &asked);
         let (capture, mut hooks) = match sockets {
             Ok((capture, hooks)) => (Some(capture), hooks),
             Err(problem) if packets.is_none() && config.ebpf_disabled => {
@@ -322,8 +359,6 @@ impl Running {
         hooks.extend(traced);
         hooks.push(report);
         let engine = Engine::beside(config, &shared);
-        let (commands, receiver) = mpsc::sync_channel(64);
-        let bell = Arc::new(Bell::new().map_err(|error| format!("no eventfd for the capture thread: {error}"))?);
         let worker = Worker {
             capture,
             options: options.flatten(),
@@ -331,6 +366,7 @@ impl Running {
             active: FxHashMap::default(),
             commands: receiver,
             bell: Arc::clone(&bell),
+            due: Instant::now(),
         };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())

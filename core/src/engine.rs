@@ -35,7 +35,8 @@ use output::Output;
 const MAX_CONNECTIONS: usize = 131_072;
 /// How long packets wait for an earlier one, µs of capture time.
 const REORDER_US: u64 = 1_000_000;
-/// How long a session waits for the names of its ends, µs, and how many are turned into rows at a tick.
+/// How long a session waits for the names of its ends, µs: longer than sockets go unread (`agent::READ_INTERVAL`). How
+/// many are turned into rows at a tick.
 const SETTLE_US: u64 = 400_000;
 const SETTLE_ROWS: usize = 2048;
 /// Between two sweeps of idle connections, µs; idle UDP ones go after as much.

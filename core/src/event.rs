@@ -153,9 +153,6 @@ pub struct Segment<'a> {
 pub enum SocketChange {
     /// The local side began to connect, in this task (before the first byte is written).
     Connect { time_us: u64, source: Source, socket: u64, netns: u32, local: Endpoint, remote: Endpoint, task: Task },
-    /// `length` more bytes of a stream went out, the first of them with this number: calls that were not told of one
-    /// by one, because they went on with something and their payload could not be had.
-    Passed { time_us: u64, socket: u64, length: u32, tcp_seq: u32 },
     /// The socket is gone.
     Close { time_us: u64, socket: u64 },
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Reply, now_us};
+use super::{Reply, Sockets, now_us};
 use crate::batch::Batch;
 use crate::engine::{EngineConfig, Shared};
 use crate::packet::live::{Captured, Live, LiveCounters, LiveReport, Present};
@@ -56,6 +56,9 @@ struct Worker {
     live: Live,
     packets: Packets,
     commands: Receiver<Command>,
+    sockets: Sockets,
+    /// Of the last reading, since the epoch.
+    second: u64,
 }
 
 impl Worker {
@@ -74,6 +77,12 @@ impl Worker {
 
     /// Takes what is in the rings; how full the fullest one was.
     fn read(&mut self) -> f64 {
+        let second = now_us() / 1_000_000;
+        if self.second != second {
+            // The first packet of another second counts its flow's last one, with the processes that are known then.
+            self.second = second;
+            self.sockets.read();
+        }
         let Self { live, packets, .. } = self;
         let fill = live.poll(&mut |frame, interfaces| packets.frame(frame, interfaces));
         packets.tick(now_us().saturating_sub(LATE_US));
@@ -144,7 +153,7 @@ impl PacketThreads {
     ///
     /// # Errors
     /// One sentence: what the kernel or the privileges refuse, or which key of the configuration is wrong.
-    pub fn start(config: &EngineConfig, shared: &Shared) -> Result<(Self, LiveReport), String> {
+    pub fn start(config: &EngineConfig, shared: &Shared, sockets: &Sockets) -> Result<(Self, LiveReport), String> {
         let (lives, report) = Live::start(&config.packets)?;
         let count = lives.len();
         let present = lives.first().map(Live::present).unwrap_or_default();
@@ -157,7 +166,7 @@ impl PacketThreads {
         for (number, live) in (0u8..).zip(lives) {
             let packets = Packets::new(&config, shared, number);
             let (commands, receiver) = mpsc::sync_channel(64);
-            let worker = Worker { live, packets, commands: receiver };
+            let worker = Worker { live, packets, commands: receiver, sockets: sockets.clone(), second: 0 };
             let thread = std::thread::Builder::new()
                 .name(format!("deepflow-net{number}"))
                 .spawn(move || worker.run())

@@ -25,6 +25,7 @@ pub struct Header {
     pub family: u8,
     pub protocol: u8,
     pub netns: u32,
+    pub cgroup: u64,
     pub comm: [u8; 16],
 }
 
@@ -36,8 +37,6 @@ pub struct SocketRecord {
     pub socket: u64,
     pub length: u32,
     pub tcp_seq: u32,
-    pub passed: u32,
-    pub passed_seq: u32,
     pub local_port: u16,
     pub remote_port: u16,
     pub payload: u16,
@@ -51,7 +50,6 @@ pub struct SocketRecord {
 #[derive(Clone, Copy)]
 pub struct ProcessRecord {
     pub header: Header,
-    pub cgroup: u64,
     pub ppid: u32,
     pub uid: u32,
     pub exit_code: i32,
@@ -73,7 +71,7 @@ unsafe impl aya::Pod for KernelCounters {}
 
 // The layout that the C side has, checked when this is compiled.
 const _: () = {
-    assert!(size_of::<Header>() == 40 && offset_of!(Header, netns) == 20 && offset_of!(Header, comm) == 24);
+    assert!(size_of::<Header>() == 48 && offset_of!(Header, netns) == 20 && offset_of!(Header, comm) == 32);
     assert!(size_of::<SocketRecord>() == 104 && offset_of!(SocketRecord, local_port) == 64);
     assert!(offset_of!(SocketRecord, payload) == 68 && offset_of!(SocketRecord, local) == 72);
     assert!(size_of::<ProcessRecord>() == 64 && offset_of!(ProcessRecord, filename) == 60);
@@ -137,10 +135,6 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
             let remote = Endpoint { ip: address(header.family, record.remote), port: record.remote_port };
             let task = Task { pid: header.pid, tid: header.tid, comm: header.comm };
             let (source, socket, netns) = (Source::Socket, record.socket, header.netns);
-            if record.passed > 0 {
-                let (length, tcp_seq) = (record.passed, record.passed_seq);
-                sink.socket(&SocketChange::Passed { time_us, socket, length, tcp_seq });
-            }
             match header.kind {
                 DATA => sink.segment(&Segment {
                     time_us,
@@ -171,7 +165,7 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
                     let Some(filename) = rest.get(..length) else {
                         return false;
                     };
-                    let (uid, cgroup, netns, filename) = (record.uid, record.cgroup, header.netns, text(filename));
+                    let (uid, cgroup, netns, filename) = (record.uid, header.cgroup, header.netns, text(filename));
                     ProcessChange::Exec { time_us, pid, ppid, uid, cgroup, netns, comm, filename }
                 }
                 FORK => ProcessChange::Fork { time_us, pid, ppid, comm },

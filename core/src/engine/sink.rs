@@ -3,33 +3,11 @@
 use super::ledger::Unanswered;
 use super::{Engine, MAX_CONNECTIONS, MAX_PROCESS_CHANGES, MAX_QUIET, canonical};
 use crate::connection::{Connection, Key, Recognition, State, Verdict};
-use crate::event::{Direction, EventSink, Origin, ProcessChange, Segment, SocketChange, Source, Task};
+use crate::event::{EventSink, Origin, ProcessChange, Segment, SocketChange, Source};
 use crate::peers::{Process, comm_bytes, locked};
 use crate::stream::{Piece, Report};
 
 impl Engine {
-    /// Bytes were written of which there is no payload. Who wrote them does not matter: no message begins in them.
-    fn passed(&mut self, time_us: u64, socket: u64, length: u32, tcp_seq: u32) {
-        let Self { connections, endpoints, settings, ledger, seen, .. } = self;
-        let length = u64::from(length);
-        ledger.counters.bytes += length;
-        ledger.now_us = ledger.now_us.max(time_us);
-        let Some(connection) = connections.get_mut(&Key { socket, remote: None }) else { return };
-        connection.last_us = connection.last_us.max(time_us);
-        if matches!(connection.state, State::GivenUp) {
-            return;
-        }
-        let piece = Piece { origin: Origin { time_us, seq: tcp_seq }, length, payload: &[] };
-        let mut recognition = Recognition { endpoints, settings, listens: false };
-        let mut report = Report::default();
-        let verdict = connection.take(Direction::Egress, piece, &mut recognition, seen, &mut report);
-        ledger.counters.add(&report);
-        ledger.settle(connection, Direction::Egress, &Task::default(), seen, &report);
-        if verdict == Verdict::Done {
-            self.silence(Source::Socket, socket);
-        }
-    }
-
     fn verdict(&mut self, verdict: Verdict, segment: &Segment<'_>) {
         match verdict {
             Verdict::Goes => {}
@@ -43,18 +21,18 @@ impl Engine {
                 self.ledger.counters.connections_given_up += 1;
                 let shared = segment.protocol == 17 && self.understood.contains(&segment.socket);
                 if !shared {
-                    self.silence(segment.source, segment.socket);
+                    self.silence(segment);
                 }
             }
             // A UDP socket may talk to others too.
-            Verdict::Done if segment.protocol == 6 => self.silence(segment.source, segment.socket),
+            Verdict::Done if segment.protocol == 6 => self.silence(segment),
             Verdict::Done => {}
         }
     }
 
-    fn silence(&mut self, source: Source, socket: u64) {
-        if source == Source::Socket && self.quiet.len() < MAX_QUIET {
-            self.quiet.push(socket);
+    fn silence(&mut self, segment: &Segment<'_>) {
+        if segment.source == Source::Socket && self.quiet.len() < MAX_QUIET {
+            self.quiet.push(segment.socket);
         }
     }
 }
@@ -141,7 +119,6 @@ impl EventSink for Engine {
                     locked(&self.peers).own(6, netns, local, remote, Process::from(&task), time_us);
                 }
             }
-            SocketChange::Passed { time_us, socket, length, tcp_seq } => self.passed(time_us, socket, length, tcp_seq),
             SocketChange::Close { time_us, socket } => {
                 self.ledger.now_us = self.ledger.now_us.max(time_us);
                 self.ledger.counters.connections_closed += 1;

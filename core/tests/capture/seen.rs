@@ -54,15 +54,8 @@ impl EventSink for Seen {
             time_us: s.time_us,
         });
     }
-    /// Bytes that were passed over count as a piece without payload.
     fn socket(&mut self, change: &SocketChange) {
-        if let SocketChange::Passed { time_us, socket, length, tcp_seq } = *change {
-            let sent = |piece: &&Piece| piece.socket == socket && piece.direction == Direction::Egress;
-            let before = self.pieces.iter().rfind(sent).expect("a record of this socket before").clone();
-            self.pieces.push(Piece { time_us, length, tcp_seq, payload: Vec::new(), ..before });
-        } else {
-            self.changes.push(change.clone());
-        }
+        self.changes.push(change.clone());
     }
     fn process(&mut self, change: ProcessChange) {
         self.processes.push(change);
