@@ -1,5 +1,5 @@
-//! Attaches the kernel programs, reads and discards the rings, as often as the agent does where they do not fill, until
-//! standard input closes: the kernel part alone.
+//! Attaches the kernel programs, reads the rings as often as the agent does and discards what is there, until standard
+//! input closes: the kernel part alone.
 //! Arguments: processes that are not observed.
 
 use std::io::{Read, Write};
