@@ -109,13 +109,13 @@ fn round(way: &str, pair: &Pair) -> Result<Round, Problem> {
     let over = AtomicBool::new(false);
     let read = AtomicU64::new(0);
     let mut lives = if way == "off" { Vec::new() } else { Live::start(&config)?.0 };
-    let mut packets = Packets::new(&EngineConfig::default(), &Shared::default(), 0);
     let mut done = Round::default();
     std::thread::scope(|scope| -> Result<(), Problem> {
         let (over, read) = (&over, &read);
         let reader = lives.pop().map(|mut live| {
             let flows = way == "flows";
             scope.spawn(move || {
+                let mut packets = Packets::new(&EngineConfig::default(), &Shared::default(), 0);
                 let (began, mut interval) = (cpu_s(), Duration::from_millis(50));
                 loop {
                     let last = over.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@
 mod driver;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ fn exchange(name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Messages of the exchange, parsed again and again on one connection for a second.
-fn repeated(protocol: &Protocol, settings: &Arc<ParserSettings>, request: &[u8], response: &[u8]) -> Figures {
+fn repeated(protocol: &Protocol, settings: &Rc<ParserSettings>, request: &[u8], response: &[u8]) -> Figures {
     let mut parser = (protocol.parser)(settings);
     parser.transport(protocol.transports.first().copied().unwrap_or(6));
     let (mut messages, start, before) = (0u64, Instant::now(), ALLOCATED.load(Ordering::Relaxed));
@@ -112,7 +112,7 @@ fn repeated(protocol: &Protocol, settings: &Arc<ParserSettings>, request: &[u8],
 }
 
 /// Messages of recorded conversations, each time on a new connection, for a second.
-fn recorded(conversations: &[&Conversation], settings: &Arc<ParserSettings>) -> Figures {
+fn recorded(conversations: &[&Conversation], settings: &Rc<ParserSettings>) -> Figures {
     let (mut messages, start, before) = (0u64, Instant::now(), ALLOCATED.load(Ordering::Relaxed));
     let mut seen = Vec::new();
     while start.elapsed() < Duration::from_secs(1) {
@@ -127,7 +127,7 @@ fn recorded(conversations: &[&Conversation], settings: &Arc<ParserSettings>) -> 
                 };
                 let piece = Piece { origin: Origin::default(), length: payload.len() as u64, payload };
                 let (datagram, mut report) = (conversation.transport != 6, Report::default());
-                streams[side].feed(parser.as_mut(), (*role, direction), piece, datagram, &mut seen, &mut report);
+                streams[side].feed(parser.as_mut(), (*role, direction), &piece, datagram, &mut seen, &mut report);
                 messages += seen.len() as u64;
                 std::hint::black_box(&seen);
                 seen.clear();
@@ -139,7 +139,7 @@ fn recorded(conversations: &[&Conversation], settings: &Arc<ParserSettings>) -> 
 
 fn main() {
     // The samples come again and again; what is measured is how fast they are read.
-    let settings = Arc::new(ParserSettings { recent_heads: Recent::off(), ..ParserSettings::default() });
+    let settings = Rc::new(ParserSettings { recent_heads: Recent::off(), ..ParserSettings::default() });
     let (mut one_connection, mut recordings) = (serde_json::Map::new(), serde_json::Map::new());
     for protocol in REGISTRY {
         let own: Vec<_> = conversations().iter().filter(|one| one.protocol.id == protocol.id).collect();

@@ -124,6 +124,7 @@ struct Watch<'a> {
 }
 
 impl EventSink for Watch<'_> {
+    #[inline]
     fn segment(&mut self, segment: &Segment<'_>) {
         let pid = segment.task.pid;
         if pid != *self.last_pid {
@@ -358,19 +359,22 @@ impl Running {
         let (options, traced) = options.unzip();
         hooks.extend(traced);
         hooks.push(report);
-        let engine = Engine::beside(config, &shared);
-        let worker = Worker {
-            capture,
-            options: options.flatten(),
-            engine,
-            active: FxHashMap::default(),
-            commands: receiver,
-            bell: Arc::clone(&bell),
-            due: Instant::now(),
+        let (config, rung) = (config.clone(), Arc::clone(&bell));
+        let work = move || {
+            let worker = Worker {
+                capture,
+                options: options.flatten(),
+                engine: Engine::beside(&config, &shared),
+                active: FxHashMap::default(),
+                commands: receiver,
+                bell: rung,
+                due: Instant::now(),
+            };
+            worker.run();
         };
         let thread = std::thread::Builder::new()
             .name("deepflow-core".into())
-            .spawn(move || worker.run())
+            .spawn(work)
             .map_err(|e| format!("the capture thread could not be started: {e}"))?;
         Ok(Self { commands, bell, thread: Some(thread), packets, hooks })
     }

@@ -178,7 +178,7 @@ impl Causality {
     /// A request is written on a client socket: its id.
     pub fn request_written(&self, task: &Task, memory: &mut Memory) -> u64 {
         let remembered = std::mem::take(&mut memory.connect);
-        if self.open.contains_key(&remembered) { remembered } else { self.current(task) }
+        if remembered != NONE && self.open.contains_key(&remembered) { remembered } else { self.current(task) }
     }
 
     /// A response is read on a client socket; `id` is that of its request.
@@ -196,23 +196,22 @@ impl Causality {
 
     /// The response of `id` was written on a server socket: the context ends, on this thread and everywhere.
     pub fn response_written(&mut self, task: &Task, id: u64) {
-        if let Some(&(pid, tid)) = self.open.get(&id)
-            && pid == task.pid
-            && tid != task.tid
-            && let Some(serving) = self.serving.get_mut(&pid)
-        {
-            serving.moves = true;
-        }
-        self.close(id);
+        self.end(id, Some(task));
         self.threads.remove(&(task.pid, task.tid));
     }
 
     /// No response of `id` will come.
     pub fn close(&mut self, id: u64) {
-        let Some((pid, _)) = self.open.remove(&id) else {
+        self.end(id, None);
+    }
+
+    /// The context of `id` ends; `by` wrote its response.
+    fn end(&mut self, id: u64, by: Option<&Task>) {
+        let Some((pid, tid)) = self.open.remove(&id) else {
             return;
         };
         if let Some(serving) = self.serving.get_mut(&pid) {
+            serving.moves |= by.is_some_and(|task| task.pid == pid && task.tid != tid);
             serving.open = serving.open.saturating_sub(1);
             if serving.open == 0 && !serving.moves {
                 self.serving.remove(&pid);

@@ -1,6 +1,8 @@
 //! A connection: which protocol it speaks, who is the client, and the state of both directions.
 
-use std::sync::{Arc, OnceLock};
+use std::cell::OnceCell;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 
 use crate::causality::Memory;
 use crate::endpoints::Endpoints;
@@ -23,10 +25,20 @@ const MAX_SENSELESS: u32 = 16;
 const EPHEMERAL: u16 = 32_768;
 
 /// Identity of a connection. A UDP socket may talk to many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     pub socket: u64,
     pub remote: Option<Endpoint>,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Without a mark of whether there is a remote end: most have none, and equality tells them apart.
+        self.socket.hash(state);
+        if let Some(remote) = &self.remote {
+            remote.hash(state);
+        }
+    }
 }
 
 impl Key {
@@ -74,9 +86,9 @@ pub struct Flow {
     pub l7_index: usize,
     pub direction_score: u8,
     /// Processes of client and server, once they were found.
-    pub processes: [OnceLock<Process>; 2],
+    pub processes: [OnceCell<Process>; 2],
     /// First name the client asked for (host, SNI).
-    pub domain: OnceLock<Box<str>>,
+    pub domain: OnceCell<Box<str>>,
 }
 
 impl Flow {
@@ -102,14 +114,47 @@ impl std::fmt::Debug for Protocol {
 /// How far the recognition of the protocol is.
 pub enum State {
     Undecided { tries: u32 },
-    Parsed { local_role: Role, parser: Box<dyn Parser>, senseless: u32 },
+    Parsed(Parsed),
     GivenUp,
+}
+
+/// A connection whose protocol is known.
+pub struct Parsed {
+    local_role: Role,
+    parser: Box<dyn Parser>,
+    /// Payloads in a row that made no sense.
+    senseless: u32,
+    datagrams: bool,
+}
+
+impl Parsed {
+    /// Walks the parser along the bytes of one direction. True when they, and too many before them, made no sense.
+    #[inline]
+    fn feed(
+        &mut self,
+        stream: &mut Stream,
+        direction: Direction,
+        piece: &Piece<'_>,
+        seen: &mut Vec<Seen>,
+        report: &mut Report,
+    ) -> bool {
+        let role = if direction == Direction::Egress { self.local_role } else { other(self.local_role) };
+        let (before, invalid) = (seen.len(), report.invalid);
+        stream.feed(self.parser.as_mut(), (role, direction), piece, self.datagrams, seen, report);
+        if seen.len() > before {
+            self.senseless = 0;
+        } else if report.invalid > invalid {
+            self.senseless += 1;
+            return self.senseless >= MAX_SENSELESS;
+        }
+        false
+    }
 }
 
 /// What recognition needs from outside the connection.
 pub struct Recognition<'a> {
     pub endpoints: &'a mut Endpoints,
-    pub settings: &'a Arc<ParserSettings>,
+    pub settings: &'a Rc<ParserSettings>,
     /// The local side listens on its port.
     pub listens: bool,
 }
@@ -123,7 +168,7 @@ pub struct Connection {
     pub netns: u32,
     pub state: State,
     /// While the state is `Parsed`; taken out for as long as messages are settled.
-    pub flow: Option<Arc<Flow>>,
+    pub flow: Option<Rc<Flow>>,
     /// The local side was seen to connect.
     pub connected: bool,
     pub waiting: Waiting,
@@ -183,7 +228,7 @@ impl Connection {
     }
 
     /// What is spoken here, when the ticket is of this connection, which has none afterwards.
-    pub fn redeem(&mut self, ticket: &Ticket) -> Option<Arc<Flow>> {
+    pub fn redeem(&mut self, ticket: &Ticket) -> Option<Rc<Flow>> {
         let valid = self.waiting.redeem(ticket);
         self.flow.clone().filter(|_| valid)
     }
@@ -197,16 +242,25 @@ impl Connection {
     pub fn take(
         &mut self,
         direction: Direction,
-        piece: Piece<'_>,
+        piece: &Piece<'_>,
         recognition: &mut Recognition<'_>,
         seen: &mut Vec<Seen>,
         report: &mut Report,
     ) -> Verdict {
+        let stream = &mut self.streams[index(direction)];
+        if let State::Parsed(parsed) = &mut self.state
+            && !parsed.parser.is_done()
+            && stream.is_next(piece)
+        {
+            // Most pieces: nothing to recognise or to put in order, so nothing is moved to and fro.
+            let senseless = parsed.feed(stream, direction, piece, seen, report);
+            return self.judged(senseless, direction);
+        }
         let wait = self.source.is_packet();
         let mut verdict = Verdict::Goes;
         // The stream orders its bytes while the connection parses them; it is put back afterwards.
         let mut stream = std::mem::take(&mut self.streams[index(direction)]);
-        stream.order(piece, wait, report, &mut |stream, piece, report| {
+        stream.order(*piece, wait, report, &mut |stream, piece, report| {
             let result = self.bytes(stream, direction, piece, recognition, seen, report);
             if result != Verdict::Goes {
                 verdict = result;
@@ -214,6 +268,17 @@ impl Connection {
         });
         self.streams[index(direction)] = stream;
         verdict
+    }
+
+    /// The protocol is not what it seemed when too much makes no sense; but what waits may still be answered.
+    #[inline]
+    fn judged(&mut self, senseless: bool, direction: Direction) -> Verdict {
+        if senseless && self.waiting.is_empty() {
+            self.streams[index(direction)].clear();
+            self.give_up();
+            return Verdict::GaveUp;
+        }
+        Verdict::Goes
     }
 
     /// The parser said that another protocol begins with the bytes it left: recognises that one.
@@ -230,14 +295,14 @@ impl Connection {
         self.flow = None;
         let before = std::mem::replace(&mut self.state, State::Undecided { tries: 0 });
         let place = to.and_then(|id| REGISTRY.iter().position(|protocol| protocol.id == id));
-        if let (Some(place), State::Parsed { local_role, mut parser, .. }) = (place, before) {
+        if let (Some(place), State::Parsed(Parsed { local_role, mut parser, .. })) = (place, before) {
             self.speak(place, local_role, recognition);
-            if let (State::Parsed { parser: next, .. }, Some(successor)) = (&mut self.state, parser.successor()) {
-                *next = successor;
+            if let (State::Parsed(next), Some(successor)) = (&mut self.state, parser.successor()) {
+                next.parser = successor;
             }
         }
         let piece = Piece { origin, length: bytes.len() as u64, payload: &bytes };
-        let mut verdict = self.bytes(&mut stream, direction, piece, recognition, seen, report);
+        let mut verdict = self.bytes(&mut stream, direction, &piece, recognition, seen, report);
         if report.switched.is_some() {
             stream.clear();
             self.give_up();
@@ -249,7 +314,7 @@ impl Connection {
 
     /// Messages that the parser held back, of which nothing more will be known; the direction of the last.
     pub fn finish(&mut self, seen: &mut Vec<Seen>) -> Option<Direction> {
-        let State::Parsed { local_role, parser, .. } = &mut self.state else {
+        let State::Parsed(Parsed { local_role, parser, .. }) = &mut self.state else {
             return None;
         };
         let mut last = None;
@@ -265,7 +330,7 @@ impl Connection {
     /// What the parser knows of a request whose time is over.
     pub fn late(&mut self, request: &Message) -> Late {
         match &mut self.state {
-            State::Parsed { parser, .. } => parser.late(request.pairing_key()),
+            State::Parsed(parsed) => parsed.parser.late(request.pairing_key()),
             _ => Late::Unanswered,
         }
     }
@@ -294,59 +359,46 @@ impl Connection {
         &mut self,
         stream: &mut Stream,
         direction: Direction,
-        piece: Piece<'_>,
+        piece: &Piece<'_>,
         recognition: &mut Recognition<'_>,
         seen: &mut Vec<Seen>,
         report: &mut Report,
     ) -> Verdict {
         let mut verdict = Verdict::Goes;
         if let State::Undecided { tries } = self.state {
-            match self.recognise(stream, direction, &piece, recognition) {
+            match self.recognise(stream, direction, piece, recognition) {
                 Some((l7_index, local_role)) => {
                     self.decide(l7_index, local_role, piece.origin.time_us, recognition);
                     verdict = Verdict::Decided;
                     self.parse_kept(opposite(direction), seen, report);
                 }
-                None => return self.undecided(stream, tries, &piece, recognition),
+                None => return self.undecided(stream, tries, piece, recognition),
             }
         }
-        let datagram = self.protocol != 6;
-        let State::Parsed { local_role, parser, senseless } = &mut self.state else {
+        let State::Parsed(parsed) = &mut self.state else {
             return verdict;
         };
-        if parser.is_done() && self.waiting.is_empty() {
+        if parsed.parser.is_done() && self.waiting.is_empty() {
             self.give_up();
             return Verdict::Done;
         }
-        let role = if direction == Direction::Egress { *local_role } else { other(*local_role) };
-        let (before, invalid) = (seen.len(), report.invalid);
-        stream.feed(parser.as_mut(), (role, direction), piece, datagram, seen, report);
-        if seen.len() > before {
-            *senseless = 0;
-        } else if report.invalid > invalid {
-            *senseless += 1;
-            if *senseless >= MAX_SENSELESS && self.waiting.is_empty() {
-                stream.clear();
-                self.give_up();
-                return Verdict::GaveUp;
-            }
+        if parsed.feed(stream, direction, piece, seen, report) && self.waiting.is_empty() {
+            stream.clear();
+            self.give_up();
+            return Verdict::GaveUp;
         }
         verdict
     }
 
     /// Bytes of the other direction that were kept while nobody knew whose they were.
     fn parse_kept(&mut self, direction: Direction, seen: &mut Vec<Seen>, report: &mut Report) {
-        let datagram = self.protocol != 6;
         let stream = &mut self.streams[index(direction)];
-        let State::Parsed { local_role, parser, .. } = &mut self.state else {
-            return;
-        };
-        if stream.kept().is_empty() {
-            return;
+        if let State::Parsed(parsed) = &mut self.state
+            && !stream.kept().is_empty()
+        {
+            let nothing = Piece { origin: Default::default(), length: 0, payload: &[] };
+            parsed.feed(stream, direction, &nothing, seen, report);
         }
-        let role = if direction == Direction::Egress { *local_role } else { other(*local_role) };
-        let nothing = Piece { origin: Default::default(), length: 0, payload: &[] };
-        stream.feed(parser.as_mut(), (role, direction), nothing, datagram, seen, report);
     }
 
     /// Which end is the server, before the protocol says it.
@@ -488,12 +540,12 @@ impl Connection {
             l7,
             l7_index,
             direction_score: if self.connected { 255 } else { 254 },
-            processes: [OnceLock::new(), OnceLock::new()],
-            domain: OnceLock::new(),
+            processes: [OnceCell::new(), OnceCell::new()],
+            domain: OnceCell::new(),
         };
         let mut parser = (l7.parser)(recognition.settings);
         parser.transport(self.protocol);
-        self.flow = Some(Arc::new(flow));
-        self.state = State::Parsed { local_role, parser, senseless: 0 };
+        self.flow = Some(Rc::new(flow));
+        self.state = State::Parsed(Parsed { local_role, parser, senseless: 0, datagrams: self.protocol != 6 });
     }
 }

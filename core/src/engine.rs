@@ -11,7 +11,7 @@ mod settings;
 mod shared;
 mod sink;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -47,7 +47,7 @@ const MAX_PROCESS_CHANGES: usize = 65_536;
 const MAX_QUIET: usize = 65_536;
 
 pub struct Engine {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     connections: FxHashMap<Key, Box<Connection>>,
     endpoints: Endpoints,
     peers: SharedPeers,
@@ -78,7 +78,7 @@ impl Engine {
     pub fn beside(config: &EngineConfig, shared: &Shared) -> Self {
         let Shared { peers, numbers } = shared.clone();
         Self {
-            settings: Arc::new(config.parser_settings()),
+            settings: Rc::new(config.parser_settings()),
             connections: FxHashMap::default(),
             endpoints: Endpoints::default(),
             ledger: Ledger::new(config, SharedPeers::clone(&peers)),

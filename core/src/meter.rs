@@ -3,8 +3,7 @@
 //! While a second is open it is kept per connection and endpoint; when it is closed the other end's process is known,
 //! and connections fold into the rows of `application` (one end) and `application_map` (both ends).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
@@ -66,6 +65,7 @@ impl Tally {
         Self { timeout: 1, ..Self::default() }
     }
 
+    #[inline(always)]
     pub fn add(&mut self, other: &Self) {
         self.request += other.request;
         self.response += other.response;
@@ -89,7 +89,7 @@ struct CellKey {
 
 #[derive(Debug)]
 struct Cell {
-    flow: Arc<Flow>,
+    flow: Rc<Flow>,
     local: Process,
     tally: Tally,
 }
@@ -97,7 +97,7 @@ struct Cell {
 /// One second while it is open.
 #[derive(Debug, Default)]
 struct Second {
-    endpoints: FxHashMap<Arc<str>, u32>,
+    endpoints: FxHashMap<Rc<str>, u32>,
     places: FxHashMap<CellKey, u32>,
     cells: Vec<(CellKey, Cell)>,
     /// Where events go for which there was no room: one cell a process and server.
@@ -109,7 +109,7 @@ struct Second {
 struct Recent {
     second: u64,
     key: CellKey,
-    endpoint: Arc<str>,
+    endpoint: Rc<str>,
     cell: u32,
 }
 
@@ -122,7 +122,7 @@ pub struct EndKey {
     pub protocol: u8,
     pub server_port: u16,
     pub l7_protocol: u8,
-    pub endpoint: Arc<str>,
+    pub endpoint: Rc<str>,
     pub source: Source,
 }
 
@@ -135,7 +135,7 @@ pub struct PairKey {
     pub protocol: u8,
     pub server_port: u16,
     pub l7_protocol: u8,
-    pub endpoint: Arc<str>,
+    pub endpoint: Rc<str>,
     pub source: Source,
 }
 
@@ -150,7 +150,8 @@ pub struct Closed {
 /// All open seconds.
 #[derive(Debug, Default)]
 pub struct Meter {
-    seconds: BTreeMap<u64, Second>,
+    /// In their order; the last is mostly the one that is asked for.
+    seconds: Vec<(u64, Second)>,
     recent: Vec<Option<Recent>>,
     /// Events that share a row with others, because a second had too many keys.
     pub overflow: u64,
@@ -166,32 +167,43 @@ impl Meter {
     }
 
     /// Adds an event of a connection at `time_us`; `message` says what it is about.
-    pub fn add(&mut self, flow: &Arc<Flow>, local: Process, message: &Message, time_us: u64, tally: &Tally) {
-        let endpoint = message.endpoint.as_str();
+    #[inline(always)]
+    pub fn add(&mut self, flow: &Rc<Flow>, local: Process, message: &Message, time_us: u64, tally: &Tally) {
         let (time_s, l7_protocol) = (time_us / 1_000_000, flow.l7_protocol(message));
-        if self.recent.is_empty() {
-            self.recent.resize_with(RECENT, || None);
-        }
-        let recent = &mut self.recent[flow.id as usize % RECENT];
-        if let Some(Recent { second, key, endpoint: known, cell }) = recent
+        if let Some(Some(Recent { second, key, endpoint, cell })) = self.recent.get(flow.id as usize % RECENT)
             && (*second, key.flow, key.pid, key.l7_protocol) == (time_s, flow.id, local.pid, l7_protocol)
-            && **known == *endpoint
-            && let Some(open) = self.seconds.get_mut(&time_s)
+            && **endpoint == *message.endpoint
+            && let Some((_, open)) = self.seconds.iter_mut().rfind(|(second, _)| *second == time_s)
             && let Some((found, cell)) = open.cells.get_mut(*cell as usize)
             && found == key
         {
             cell.tally.add(tally);
             return;
         }
-        let second = self.seconds.entry(time_s).or_default();
+        self.add_elsewhere(flow, local, message, time_us, tally);
+    }
+
+    #[inline(never)]
+    fn add_elsewhere(&mut self, flow: &Rc<Flow>, local: Process, message: &Message, time_us: u64, tally: &Tally) {
+        let endpoint = message.endpoint.as_str();
+        let (time_s, l7_protocol) = (time_us / 1_000_000, flow.l7_protocol(message));
+        if self.recent.is_empty() {
+            self.recent.resize_with(RECENT, || None);
+        }
+        let recent = &mut self.recent[flow.id as usize % RECENT];
+        let place = self.seconds.partition_point(|(second, _)| *second < time_s);
+        if self.seconds.get(place).is_none_or(|(second, _)| *second != time_s) {
+            self.seconds.insert(place, (time_s, Second::default()));
+        }
+        let second = &mut self.seconds[place].1;
         let crowded = second.cells.len() >= MAX_CELLS;
         let endpoint = if crowded && !second.endpoints.contains_key(endpoint) { "" } else { endpoint };
         let known = second.endpoints.len() as u32;
         let (endpoint, number) = match second.endpoints.get_key_value(endpoint) {
-            Some((endpoint, number)) => (Arc::clone(endpoint), *number),
+            Some((endpoint, number)) => (Rc::clone(endpoint), *number),
             None => {
-                let endpoint: Arc<str> = Arc::from(endpoint);
-                second.endpoints.insert(Arc::clone(&endpoint), known);
+                let endpoint: Rc<str> = Rc::from(endpoint);
+                second.endpoints.insert(Rc::clone(&endpoint), known);
                 (endpoint, known)
             }
         };
@@ -207,7 +219,7 @@ impl Meter {
         }
         let cell = *second.places.entry(key).or_insert_with(|| {
             let tally = Tally { direction_score: flow.direction_score, ..Tally::default() };
-            second.cells.push((key, Cell { flow: Arc::clone(flow), local, tally }));
+            second.cells.push((key, Cell { flow: Rc::clone(flow), local, tally }));
             (second.cells.len() - 1) as u32
         });
         second.cells[cell as usize].1.tally.add(tally);
@@ -220,7 +232,7 @@ impl Meter {
     /// client and server of a connection that this process used.
     pub fn close(&mut self, now_us: u64, all: bool, names: &mut dyn FnMut(&Flow, Process) -> Pair) -> Vec<Closed> {
         let bound = if all { u64::MAX } else { (now_us / 1_000_000).saturating_sub(SETTLE_S) };
-        let later = self.seconds.split_off(&bound);
+        let later = self.seconds.split_off(self.seconds.partition_point(|(second, _)| *second < bound));
         let due = std::mem::replace(&mut self.seconds, later);
         if !due.is_empty() {
             // A second that is opened again counts its cells anew.
@@ -243,9 +255,9 @@ pub fn counted(source: Source, local_role: Role) -> [bool; 2] {
 }
 
 fn fold(second: u32, open: &Second, names: &mut dyn FnMut(&Flow, Process) -> Pair) -> Closed {
-    let mut labels: Vec<Arc<str>> = vec![Arc::from(""); open.endpoints.len()];
+    let mut labels: Vec<Rc<str>> = vec![Rc::from(""); open.endpoints.len()];
     for (name, number) in &open.endpoints {
-        labels[*number as usize] = Arc::clone(name);
+        labels[*number as usize] = Rc::clone(name);
     }
     let mut ends: FxHashMap<EndKey, Tally> = FxHashMap::default();
     let mut pairs: FxHashMap<PairKey, Tally> = FxHashMap::default();
@@ -263,7 +275,7 @@ fn fold(second: u32, open: &Second, names: &mut dyn FnMut(&Flow, Process) -> Pai
                 protocol: flow.protocol,
                 server_port: flow.server.port,
                 l7_protocol: key.l7_protocol,
-                endpoint: Arc::clone(endpoint),
+                endpoint: Rc::clone(endpoint),
                 source: flow.source,
             };
             ends.entry(key).or_default().add(&cell.tally);
@@ -275,7 +287,7 @@ fn fold(second: u32, open: &Second, names: &mut dyn FnMut(&Flow, Process) -> Pai
             protocol: flow.protocol,
             server_port: flow.server.port,
             l7_protocol: key.l7_protocol,
-            endpoint: Arc::clone(endpoint),
+            endpoint: Rc::clone(endpoint),
             source: flow.source,
         };
         pairs.entry(pair).or_default().add(&cell.tally);

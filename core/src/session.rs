@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustc_hash::FxHasher;
 
@@ -39,7 +39,7 @@ pub struct Half {
 /// What becomes one row.
 #[derive(Debug)]
 pub struct Session {
-    pub flow: Arc<Flow>,
+    pub flow: Rc<Flow>,
     pub row_type: RowType,
     pub status: Status,
     pub request: Option<Half>,
@@ -53,7 +53,7 @@ pub struct Session {
 impl Session {
     /// What all sightings of this call share, when both halves are known.
     pub fn exchange(&self) -> Option<Exchange> {
-        exchange(self.request.as_ref()?, self.response.as_ref()?)
+        exchange(self.request.as_ref()?, self.response.as_ref()?.origin.seq)
     }
 
     /// Start and end, µs: first segment of the request, first segment of the response.
@@ -64,9 +64,9 @@ impl Session {
     }
 }
 
-/// Over TCP the sequence numbers of both halves; over UDP the id and the subject that the protocol itself gives.
-pub fn exchange(request: &Half, response: &Half) -> Option<Exchange> {
-    let numbers = (request.origin.seq, response.origin.seq);
+/// Over TCP the sequence numbers of both halves (`response_seq`: 0 unknown); over UDP the id and the subject that the protocol itself gives.
+pub fn exchange(request: &Half, response_seq: u32) -> Option<Exchange> {
+    let numbers = (request.origin.seq, response_seq);
     if numbers != (0, 0) {
         return (numbers.0 != 0 && numbers.1 != 0).then_some(numbers);
     }
@@ -154,7 +154,8 @@ impl Waiting {
                 self.queue.iter().position(|pending| pending.half.message.pairing_key() == key)?
             }
         };
-        self.queue.remove(place).map(|pending| pending.half)
+        let pending = if place == 0 { self.queue.pop_front() } else { self.queue.remove(place) };
+        pending.map(|pending| pending.half)
     }
 
     /// The parser speaks of no request that waits, or of one that was let go: only the order is left to pair by.

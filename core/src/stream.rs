@@ -25,11 +25,14 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    fn advance(&mut self, bytes: u64) {
+    /// What lies behind the first `bytes`.
+    fn after(&self, bytes: u64) -> Self {
         let captured = (bytes.min(self.payload.len() as u64)) as usize;
-        self.payload = &self.payload[captured..];
-        self.length -= bytes;
-        self.origin = self.origin.after(bytes as usize);
+        Self {
+            origin: self.origin.after(bytes as usize),
+            length: self.length - bytes,
+            payload: &self.payload[captured..],
+        }
     }
 }
 
@@ -165,6 +168,18 @@ impl Stream {
         }
     }
 
+    /// Is this the piece that comes next, with nothing to be put in order? Then it is taken for passed on: `order` is not
+    /// to be called for it.
+    #[inline]
+    pub fn is_next(&mut self, piece: &Piece<'_>) -> bool {
+        let seq = piece.origin.seq;
+        let next = self.next_seq == Some(seq) && seq != 0 && piece.length > 0 && self.ahead.is_empty();
+        if next {
+            self.next_seq = Some(seq.wrapping_add(piece.length as u32));
+        }
+        next
+    }
+
     /// Puts a piece in order. Calls `each` for every piece whose turn has come, a gap being a piece without payload.
     /// `wait`: pieces that come too early are kept for a while (packets); otherwise what lies before them is lost.
     pub fn order(
@@ -172,11 +187,11 @@ impl Stream {
         mut piece: Piece<'_>,
         wait: bool,
         report: &mut Report,
-        each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report),
+        each: &mut dyn FnMut(&mut Self, &Piece<'_>, &mut Report),
     ) {
         if piece.origin.seq == 0 {
             self.next_seq = None;
-            each(self, piece, report);
+            each(self, &piece, report);
             return;
         }
         if piece.length == 0 {
@@ -199,7 +214,7 @@ impl Stream {
                     report.repeated += 1;
                     return;
                 }
-                piece.advance(u64::from(known));
+                piece = piece.after(u64::from(known));
             }
             Arrival::Early(_) if wait => {
                 self.queue(&piece);
@@ -210,12 +225,12 @@ impl Stream {
             }
             Arrival::Early(missing) => self.gap(missing, piece.origin, report, each),
         }
-        self.deliver(piece, report, each);
+        self.deliver(&piece, report, each);
         self.deliver_due(report, each);
     }
 
     /// Gives up waiting for what lies before the first early packet.
-    pub fn release(&mut self, report: &mut Report, each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report)) {
+    pub fn release(&mut self, report: &mut Report, each: &mut dyn FnMut(&mut Self, &Piece<'_>, &mut Report)) {
         if let (Some(first), Some(next)) = (self.ahead.first(), self.next_seq) {
             let missing = distance(next, first.origin.seq);
             if missing > 0 {
@@ -228,9 +243,9 @@ impl Stream {
 
     fn deliver(
         &mut self,
-        piece: Piece<'_>,
+        piece: &Piece<'_>,
         report: &mut Report,
-        each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report),
+        each: &mut dyn FnMut(&mut Self, &Piece<'_>, &mut Report),
     ) {
         self.next_seq = Some(piece.origin.seq.wrapping_add(piece.length as u32));
         if piece.length > 0 {
@@ -238,7 +253,7 @@ impl Stream {
         }
     }
 
-    fn deliver_due(&mut self, report: &mut Report, each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report)) {
+    fn deliver_due(&mut self, report: &mut Report, each: &mut dyn FnMut(&mut Self, &Piece<'_>, &mut Report)) {
         while let (Some(first), Some(next)) = (self.ahead.first(), self.next_seq) {
             if distance(next, first.origin.seq) > 0 {
                 return;
@@ -251,8 +266,8 @@ impl Stream {
                 report.repeated += 1;
                 continue;
             }
-            piece.advance(known);
-            self.deliver(piece, report, each);
+            piece = piece.after(known);
+            self.deliver(&piece, report, each);
         }
     }
 
@@ -261,13 +276,13 @@ impl Stream {
         missing: u32,
         before: Origin,
         report: &mut Report,
-        each: &mut dyn FnMut(&mut Self, Piece<'_>, &mut Report),
+        each: &mut dyn FnMut(&mut Self, &Piece<'_>, &mut Report),
     ) {
         report.gaps += 1;
         report.gap_bytes += u64::from(missing);
         let origin = Origin { time_us: before.time_us, seq: before.seq.wrapping_sub(missing) };
         self.next_seq = Some(before.seq);
-        each(self, Piece { origin, length: u64::from(missing), payload: &[] }, report);
+        each(self, &Piece { origin, length: u64::from(missing), payload: &[] }, report);
     }
 
     fn queue(&mut self, piece: &Piece<'_>) {
@@ -282,38 +297,41 @@ impl Stream {
     }
 
     /// Walks the parser along the bytes at hand. `datagram`: nothing follows these bytes.
+    #[inline]
     pub fn feed(
         &mut self,
         parser: &mut dyn Parser,
         (role, direction): (Role, Direction),
-        mut piece: Piece<'_>,
+        piece: &Piece<'_>,
         datagram: bool,
         seen: &mut Vec<Seen>,
         report: &mut Report,
     ) {
+        // By reference: a copy of what was written a moment ago is slow.
+        let rest;
+        let mut piece = piece;
         if self.skip > 0 && piece.length > 0 {
             let passed = self.skip.min(piece.length);
             self.skip -= passed;
-            piece.advance(passed);
             report.continued = true;
-            if piece.length == 0 {
+            if piece.length == passed {
                 return;
             }
+            rest = piece.after(passed);
+            piece = &rest;
         }
         let hole = piece.length - piece.payload.len() as u64;
         let mut walk = Walk { parser, role, direction, seen, report, hole, datagram };
         if self.window.is_empty() {
-            let origin = piece.origin;
-            let used = self.walk(&mut walk, piece.payload, &|at| origin.after(at));
+            let used = self.walk(&mut walk, piece.payload, |at| piece.origin.after(at));
             if used < piece.payload.len() && !datagram {
-                piece.advance(used as u64);
-                self.keep(&piece);
+                self.keep(&piece.after(used as u64));
             }
         } else {
-            self.keep(&piece);
+            self.keep(piece);
             let window = std::mem::take(&mut self.window);
             let marks = std::mem::take(&mut self.marks);
-            let used = self.walk(&mut walk, &window, &|at| origin_at(&marks, at));
+            let used = self.walk(&mut walk, &window, |at| origin_at(&marks, at));
             if used < window.len() {
                 self.marks = marks_from(marks, used);
                 self.window = window;
@@ -326,7 +344,7 @@ impl Stream {
     }
 
     /// Parses as far as it goes; returns how many bytes are done with.
-    fn walk(&mut self, walk: &mut Walk<'_>, bytes: &[u8], origin: &dyn Fn(usize) -> Origin) -> usize {
+    fn walk(&mut self, walk: &mut Walk<'_>, bytes: &[u8], origin: impl Fn(usize) -> Origin) -> usize {
         let role = walk.role;
         let mut at = 0;
         if self.lost && !bytes.is_empty() {
@@ -421,6 +439,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Notes a message whose bytes end `consumed` bytes after `here`, of which `window` are at hand. Returns where it
     /// began, and how many of its bytes were captured.
+    #[inline(always)]
     fn see(&mut self, message: Told, here: Origin, consumed: u64, window: usize) -> (Origin, u32) {
         let origin = message.began.unwrap_or(here);
         let before = if origin.seq == 0 { 0 } else { here.seq.wrapping_sub(origin.seq) };

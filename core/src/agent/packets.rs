@@ -164,12 +164,15 @@ impl PacketThreads {
         };
         let mut all = Self { threads: Vec::with_capacity(count), present };
         for (number, live) in (0u8..).zip(lives) {
-            let packets = Packets::new(&config, shared, number);
             let (commands, receiver) = mpsc::sync_channel(64);
-            let worker = Worker { live, packets, commands: receiver, sockets: sockets.clone(), second: 0 };
+            let (config, shared, sockets) = (config.clone(), shared.clone(), sockets.clone());
+            let work = move || {
+                let packets = Packets::new(&config, &shared, number);
+                Worker { live, packets, commands: receiver, sockets, second: 0 }.run();
+            };
             let thread = std::thread::Builder::new()
                 .name(format!("deepflow-net{number}"))
-                .spawn(move || worker.run())
+                .spawn(work)
                 .map_err(|error| format!("a thread for packets could not be started: {error}"))?;
             all.threads.push(Handle { commands, thread: Some(thread) });
         }

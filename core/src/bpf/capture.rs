@@ -377,7 +377,7 @@ impl Capture {
 
     /// Hands what is in the rings to `sink`, in the order of time, and returns how many records it was: at most 262144,
     /// then there may be more. What happens while this runs is left for the next time.
-    pub fn poll(&mut self, sink: &mut dyn EventSink) -> usize {
+    pub fn poll(&mut self, sink: &mut impl EventSink) -> usize {
         let offset_ns = self.clock.offset_ns();
         // Records that are not seen claimed after this moment are stamped later.
         let now_ns = boot_ns();
@@ -407,7 +407,7 @@ impl Capture {
             let until_ns = others_ns.min(now_ns).min(next_process.unwrap_or(u64::MAX));
             let mut more = true;
             while go_on && more {
-                senseless += u64::from(!rings.take(cpu, &mut |item| go_on = deliver(item)));
+                senseless += u64::from(!rings.take(cpu, |item| go_on = deliver(item)));
                 more = rings.time_ns(cpu).is_some_and(|time_ns| time_ns <= until_ns);
             }
         }

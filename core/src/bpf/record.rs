@@ -118,7 +118,8 @@ fn exit_code(wait_status: i32) -> i32 {
 
 /// Hands the event in `bytes` to `sink`; `offset_ns` takes CLOCK_BOOTTIME to the wall clock. False when the bytes are
 /// no record of these.
-pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut dyn EventSink) -> bool {
+#[inline]
+pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut impl EventSink) -> bool {
     let Some((header, _)) = split::<Header>(bytes) else {
         return false;
     };

@@ -147,7 +147,7 @@ impl Rings {
 
     /// Gives the next record of `cpu`, which has to be whole, to `each` (without its size), and frees its place.
     /// `false` when its size makes no sense: then the rest of what the ring had is given up.
-    pub fn take(&mut self, cpu: usize, each: &mut dyn FnMut(&[u8])) -> bool {
+    pub fn take(&mut self, cpu: usize, mut each: impl FnMut(&[u8])) -> bool {
         let (at, position) = (self.offset(cpu), self.rings[cpu].position);
         let size = self.chunks.word(at).load(Ordering::Acquire);
         if !(size_of::<SocketRecord>() as u64 + 8..=SLACK).contains(&size) || !size.is_multiple_of(8) {

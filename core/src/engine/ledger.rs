@@ -1,7 +1,7 @@
 //! What messages become: pairs, causes, meters, rows.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::counters::Counters;
 use super::settings::EngineConfig;
@@ -37,8 +37,8 @@ pub enum Unanswered {
 }
 
 /// An error that a request tells of itself (a close with its reason); no response takes it back.
-fn own_error(request: &Half) -> Option<Status> {
-    let status = request.message.status;
+fn own_error(request: &Message) -> Option<Status> {
+    let status = request.status;
     matches!(status, Status::ClientError | Status::ServerError).then_some(status)
 }
 
@@ -79,7 +79,7 @@ pub struct Ledger {
 /// Something that was counted on a flow of packets.
 #[derive(Debug)]
 pub struct Counted {
-    pub flow: Arc<Flow>,
+    pub flow: Rc<Flow>,
     pub tally: Tally,
     /// Messages that made no sense.
     pub parse_failed: u32,
@@ -141,7 +141,7 @@ impl Ledger {
         let sockets = flow.source == Source::Socket;
         if !sockets && report.invalid > 0 {
             let parse_failed = u32::try_from(report.invalid).unwrap_or(u32::MAX);
-            self.counted.push(Counted { flow: Arc::clone(&flow), tally: Tally::default(), parse_failed });
+            self.counted.push(Counted { flow: Rc::clone(&flow), tally: Tally::default(), parse_failed });
         }
         let mut brought = Brought::Nothing;
         if sockets && report.continued && direction == Direction::Ingress {
@@ -174,7 +174,7 @@ impl Ledger {
     }
 
     /// The direction lost bytes. When it was the server's, nobody knows which requests were answered in them.
-    fn lost(&mut self, connection: &mut Connection, flow: &Arc<Flow>, direction: Direction) {
+    fn lost(&mut self, connection: &mut Connection, flow: &Rc<Flow>, direction: Direction) {
         let writer = if direction == Direction::Egress { flow.local_role } else { other(flow.local_role) };
         if writer == Role::Server && flow.l7.pairing != Pairing::Id {
             connection.waiting.forget_owed();
@@ -184,36 +184,36 @@ impl Ledger {
         }
     }
 
+    // Inlined, and what is kept is put together where it is kept: a copy of what was written a moment ago is slow.
+    #[inline(always)]
     fn message(
         &mut self,
         connection: &mut Connection,
-        flow: &Arc<Flow>,
+        flow: &Rc<Flow>,
         task: &Task,
         seen: Seen,
         brought: &mut Brought,
     ) {
-        let Seen { message, direction, origin, captured } = seen;
         self.counters.messages[flow.l7_index] += 1;
         connection.messages += 1;
+        let Seen { message, direction, origin, captured } = seen;
+        let cap_seq = connection.messages;
         let sockets = flow.source == Source::Socket;
-        let kind = message.kind;
-        let mut half =
-            Half { message, origin, task: *task, cap_seq: connection.messages, captured, syscall_trace_id: NONE };
-        match (kind, flow.local_role, direction) {
-            (Kind::Request, Role::Server, Direction::Ingress) if sockets => {
-                half.syscall_trace_id = self.causality.open(task);
-                brought.add(half.syscall_trace_id);
-            }
-            (Kind::Session, Role::Server, Direction::Ingress) if sockets => brought.add(NONE),
-            (Kind::Request | Kind::Session, Role::Client, Direction::Egress) if sockets => {
-                half.syscall_trace_id = self.causality.request_written(task, &mut connection.memory);
-            }
-            _ => {}
-        }
-        match kind {
+        match message.kind {
             Kind::Request => {
-                self.count(flow, &half, Tally::request());
-                connection.waiting.push(half);
+                let syscall_trace_id = match (flow.local_role, direction) {
+                    (Role::Server, Direction::Ingress) if sockets => {
+                        let id = self.causality.open(task);
+                        brought.add(id);
+                        id
+                    }
+                    (Role::Client, Direction::Egress) if sockets => {
+                        self.causality.request_written(task, &mut connection.memory)
+                    }
+                    _ => NONE,
+                };
+                self.measure(flow, task, &message, origin.time_us, Tally::request());
+                connection.waiting.push(Half { message, origin, task: *task, cap_seq, captured, syscall_trace_id });
                 self.awaited(connection, flow);
                 if connection.waiting.len() > MAX_WAITING
                     && let Some(request) = connection.waiting.let_go(flow.l7.pairing)
@@ -222,19 +222,34 @@ impl Ledger {
                 }
             }
             Kind::Session => {
+                let syscall_trace_id = match (flow.local_role, direction) {
+                    (Role::Server, Direction::Ingress) if sockets => {
+                        brought.add(NONE);
+                        NONE
+                    }
+                    (Role::Client, Direction::Egress) if sockets => {
+                        self.causality.request_written(task, &mut connection.memory)
+                    }
+                    _ => NONE,
+                };
                 self.counters.sessions_one_way += 1;
-                let status = own_error(&half).unwrap_or(Status::Success);
-                self.count(flow, &half, Tally::one_way(status));
+                let status = own_error(&message).unwrap_or(Status::Success);
+                self.measure(flow, task, &message, origin.time_us, Tally::one_way(status));
+                let half = Half { message, origin, task: *task, cap_seq, captured, syscall_trace_id };
                 self.emit(flow, RowType::Session, status, (Some(half), None), "");
             }
-            Kind::Response => self.response(connection, flow, half, direction, brought),
+            Kind::Response => {
+                let half = Half { message, origin, task: *task, cap_seq, captured, syscall_trace_id: NONE };
+                self.response(connection, flow, half, direction, brought);
+            }
         }
     }
 
+    #[inline(always)]
     fn response(
         &mut self,
         connection: &mut Connection,
-        flow: &Arc<Flow>,
+        flow: &Rc<Flow>,
         mut half: Half,
         direction: Direction,
         brought: &mut Brought,
@@ -263,50 +278,44 @@ impl Ledger {
                 _ => {}
             }
         }
-        let status = match (half.message.status, request.as_ref().and_then(own_error)) {
+        let status = match (half.message.status, request.as_ref().and_then(|request| own_error(&request.message))) {
             (Status::Success, Some(error)) => error,
             (status, _) => status,
         };
-        let delay_us = request.as_ref().map(|request| half.origin.time_us.saturating_sub(request.origin.time_us));
-        let tally = Tally::response(status, delay_us);
-        match request {
-            Some(request) => {
-                self.order.live -= 1;
-                self.counters.sessions_paired += 1;
-                self.measure(flow, &request, half.origin.time_us, tally);
-                self.join(flow, &request, &half);
-                self.emit(flow, RowType::Session, status, (Some(request), Some(half)), "");
-            }
-            None => {
-                self.counters.responses_orphaned += 1;
-                self.count(flow, &half, tally);
-                self.emit(flow, RowType::Response, status, (None, Some(half)), "request not seen");
-            }
-        }
+        let Some(request) = request else {
+            self.counters.responses_orphaned += 1;
+            self.measure(flow, &half.task, &half.message, half.origin.time_us, Tally::response(status, None));
+            self.emit(flow, RowType::Response, status, (None, Some(half)), "request not seen");
+            return;
+        };
+        self.order.live -= 1;
+        self.counters.sessions_paired += 1;
+        let delay_us = half.origin.time_us.saturating_sub(request.origin.time_us);
+        let tally = Tally::response(status, Some(delay_us));
+        self.measure(flow, &request.task, &request.message, half.origin.time_us, tally);
+        self.join(flow, &request, half.origin.seq);
+        self.emit(flow, RowType::Session, status, (Some(request), Some(half)), "");
     }
 
-    fn count(&mut self, flow: &Arc<Flow>, half: &Half, tally: Tally) {
-        self.measure(flow, half, half.origin.time_us, tally);
-    }
-
-    /// Adds to the meters of the second; `about`: the half that says what it is about.
-    fn measure(&mut self, flow: &Arc<Flow>, about: &Half, time_us: u64, tally: Tally) {
-        self.meter.add(flow, Process::from(&about.task), &about.message, time_us, &tally);
+    /// Adds to the meters of the second; `task` and `message` say what it is about.
+    #[inline(always)]
+    fn measure(&mut self, flow: &Rc<Flow>, task: &Task, message: &Message, time_us: u64, tally: Tally) {
+        self.meter.add(flow, Process::from(task), message, time_us, &tally);
         if flow.source.is_packet() {
-            if !about.message.request_domain.is_empty() {
-                flow.domain.get_or_init(|| about.message.request_domain.as_str().into());
+            if !message.request_domain.is_empty() {
+                flow.domain.get_or_init(|| message.request_domain.as_str().into());
             }
-            self.counted.push(Counted { flow: Arc::clone(flow), tally, parse_failed: 0 });
+            self.counted.push(Counted { flow: Rc::clone(flow), tally, parse_failed: 0 });
         }
     }
 
     /// Leaves the name of this end where sightings behind an address translation find it, with `tell_parts`.
-    fn join(&mut self, flow: &Flow, request: &Half, response: &Half) {
+    fn join(&mut self, flow: &Flow, request: &Half, response_seq: u32) {
         let side = usize::from(!is_client(flow.local_role));
         let known = flow.processes[1 - side].get().is_some();
         if flow.source == Source::Socket
             && !known
-            && let Some(exchange) = exchange(request, response)
+            && let Some(exchange) = exchange(request, response_seq)
         {
             self.parts.push(Part { exchange, side, process: Process::from(&request.task) });
             if self.parts.len() >= MAX_PARTS {
@@ -324,7 +333,7 @@ impl Ledger {
     }
 
     /// A request that was taken out of the waiting ones without a response.
-    pub fn unanswered(&mut self, flow: &Arc<Flow>, request: Half, why: Unanswered) {
+    pub fn unanswered(&mut self, flow: &Rc<Flow>, request: Half, why: Unanswered) {
         self.order.live -= 1;
         if !is_client(flow.local_role) {
             self.causality.close(request.syscall_trace_id);
@@ -342,11 +351,11 @@ impl Ledger {
             Unanswered::Flushed | Unanswered::Silent => &mut self.counters.requests_flushed,
         };
         *total += 1;
-        let mut status = own_error(&request).unwrap_or(Status::Unknown);
+        let mut status = own_error(&request.message).unwrap_or(Status::Unknown);
         if why == Unanswered::TimedOut {
             status = Status::Timeout;
             let now_us = self.now_us;
-            self.measure(flow, &request, now_us, Tally::timeout());
+            self.measure(flow, &request.task, &request.message, now_us, Tally::timeout());
         }
         self.emit(flow, RowType::Request, status, (Some(request), None), why.reason());
     }
@@ -391,7 +400,7 @@ impl Ledger {
     }
 
     /// A request whose time is over, and how it ended.
-    pub fn ended(&mut self, connection: &mut Connection, flow: &Arc<Flow>, request: Half, message: Box<Message>) {
+    pub fn ended(&mut self, connection: &mut Connection, flow: &Rc<Flow>, request: Half, message: Box<Message>) {
         let now_us = self.now_us;
         self.await_again(connection, flow, request, now_us);
         let direction = if is_client(flow.local_role) { Direction::Ingress } else { Direction::Egress };
@@ -400,17 +409,11 @@ impl Ledger {
         self.message(connection, flow, &Task::default(), seen, &mut Brought::Nothing);
     }
 
-    fn emit(
-        &mut self,
-        flow: &Arc<Flow>,
-        row_type: RowType,
-        status: Status,
-        (request, response): (Option<Half>, Option<Half>),
-        alone: &'static str,
-    ) {
+    /// Is one more row kept? If not, it is counted.
+    fn keeps_row(&mut self) -> bool {
         if self.rows.len() >= MAX_ROWS {
             self.counters.rows_overflowed += 1;
-            return;
+            return false;
         }
         if self.throttle > 0 {
             let second = self.now_us / 1_000_000;
@@ -420,11 +423,25 @@ impl Ledger {
             }
             if self.rows_this_second >= self.throttle {
                 self.counters.rows_throttled += 1;
-                return;
+                return false;
             }
             self.rows_this_second += 1;
         }
-        let (flow, ended_us) = (Arc::clone(flow), self.now_us);
-        self.rows.push_back(Session { flow, row_type, status, request, response, alone, ended_us });
+        true
+    }
+
+    #[inline]
+    fn emit(
+        &mut self,
+        flow: &Rc<Flow>,
+        row_type: RowType,
+        status: Status,
+        (request, response): (Option<Half>, Option<Half>),
+        alone: &'static str,
+    ) {
+        if self.keeps_row() {
+            let (flow, ended_us) = (Rc::clone(flow), self.now_us);
+            self.rows.push_back(Session { flow, row_type, status, request, response, alone, ended_us });
+        }
     }
 }

@@ -8,7 +8,15 @@ use crate::peers::{Process, comm_bytes, locked};
 use crate::stream::{Piece, Report};
 
 impl Engine {
+    #[inline]
     fn verdict(&mut self, verdict: Verdict, segment: &Segment<'_>) {
+        if verdict != Verdict::Goes {
+            self.changed(verdict, segment);
+        }
+    }
+
+    #[cold]
+    fn changed(&mut self, verdict: Verdict, segment: &Segment<'_>) {
         match verdict {
             Verdict::Goes => {}
             Verdict::Decided => {
@@ -77,7 +85,7 @@ impl EventSink for Engine {
             let listens =
                 undecided && !connection.connected && locked(peers).listens(connection.netns, connection.local);
             let mut recognition = Recognition { endpoints, settings, listens };
-            verdict = connection.take(segment.direction, piece, &mut recognition, seen, &mut report);
+            verdict = connection.take(segment.direction, &piece, &mut recognition, seen, &mut report);
             ledger.counters.add(&report);
         }
         if connection.flow.is_some() {

@@ -1,7 +1,7 @@
 //! One flow: its ends, what was counted on it in this second and since its last row.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::perf::{Perf, Report};
 use super::state::State;
@@ -145,7 +145,7 @@ pub struct Flow {
     /// Client and server changed places since the application engine got the first bytes.
     pub turned: bool,
     /// What the application engine found.
-    pub spoken: Option<Arc<Spoken>>,
+    pub spoken: Option<Rc<Spoken>>,
     /// In the list of flows with something in their second.
     pub active: bool,
     /// When it is to be looked at again, s.

@@ -6,7 +6,7 @@ mod content;
 mod methods;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
@@ -68,7 +68,7 @@ impl Asked {
 }
 
 struct Amqp {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     virtual_host: String,
     awaited: VecDeque<Asked>,
     /// A close whose frame told first how a request failed.
@@ -155,7 +155,7 @@ impl<'a> Arguments<'a> {
 }
 
 impl Amqp {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self { settings, virtual_host: String::new(), awaited: VecDeque::new(), close: None }
     }
 

@@ -5,7 +5,7 @@ mod state;
 mod types;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
@@ -35,7 +35,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const VERSION: &str = "1.0";
 
 struct Amqp1 {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     host: String,
     sessions: Sessions,
     links: Links,
@@ -72,7 +72,7 @@ impl Frame {
 }
 
 impl Amqp1 {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             settings,
             host: String::new(),

@@ -1,6 +1,6 @@
 //! bRPC's own protocol, baidu_std (brpc.apache.org "baidu_std"): `PRPC`, two lengths, RpcMeta in Protocol Buffers, data.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across, pairing_key};
@@ -115,7 +115,7 @@ impl<'a> Meta<'a> {
 }
 
 struct Brpc {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
 }
 
 impl Brpc {

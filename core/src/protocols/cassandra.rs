@@ -8,7 +8,7 @@ mod frame;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
@@ -48,7 +48,7 @@ struct Side {
 }
 
 struct Cassandra {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     compression: Option<Algorithm>,
     segmented: bool,
@@ -65,7 +65,7 @@ fn hashed(id: &[u8]) -> u64 {
 }
 
 impl Cassandra {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("Cassandra"),
             settings,

@@ -4,7 +4,7 @@ mod names;
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 use names::{rcode_name, type_name};
@@ -34,7 +34,7 @@ const MAX_ALONE: usize = 512;
 const MAX_RECORDS: u16 = 256;
 
 struct Dns {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// Are messages preceded by their length (TCP)? `None`: not told, decided by the first message.
     framed: Option<bool>,
     /// The window has to be this long before it is worth another look.

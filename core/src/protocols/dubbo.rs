@@ -4,7 +4,7 @@ mod body;
 mod hessian;
 mod jsonb;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across, pairing_key};
@@ -90,7 +90,7 @@ fn looks_right(window: &[u8]) -> bool {
 }
 
 struct Dubbo {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
 }
 
 impl Dubbo {

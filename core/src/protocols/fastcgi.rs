@@ -2,7 +2,7 @@
 
 mod head;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memchr_iter;
 
@@ -83,7 +83,7 @@ struct Answering {
 }
 
 struct FastCgi {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     asking: Vec<Asking>,
     answering: Vec<Answering>,
     /// The window has to be this long before it is worth another look, client and server.
@@ -92,7 +92,7 @@ struct FastCgi {
 }
 
 impl FastCgi {
-    fn new(settings: &Arc<ParserSettings>) -> Self {
+    fn new(settings: &Rc<ParserSettings>) -> Self {
         let settings = settings.clone();
         Self { settings, asking: Vec::new(), answering: Vec::new(), wanted: [0; 2], at: Origin::default() }
     }

@@ -29,7 +29,7 @@ impl From<Message> for Said {
 }
 
 /// A protocol of frames. State that one frame leaves for the next belongs to the implementing type.
-pub trait Frames: Send {
+pub trait Frames {
     fn size(&mut self, role: Role, window: &[u8]) -> Size;
 
     /// `frame` is the frame of `size` bytes, cut where nothing more is looked at or was captured.

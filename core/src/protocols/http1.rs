@@ -5,7 +5,7 @@ pub(super) mod head;
 pub mod recent;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memchr;
 
@@ -15,7 +15,7 @@ use super::{Late, Message, Pairing, Parser, ParserSettings, Protocol, Role, Step
 use crate::event::Origin;
 use detect::{check, find_start, plausible_start, status_line};
 use head::{Awaited, Framing, Head, Start, head_end};
-use recent::Known;
+use recent::{Known, Sought};
 
 pub const PROTOCOL: Protocol = Protocol {
     id: 20,
@@ -64,7 +64,7 @@ struct Side {
 }
 
 struct Http1 {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     client: Side,
     server: Side,
     awaited: VecDeque<Awaited>,
@@ -88,7 +88,7 @@ enum After {
 }
 
 impl Http1 {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             settings,
             client: Side::default(),
@@ -118,13 +118,20 @@ impl Http1 {
             return Step::Skip(blank as u64);
         }
         let from = self.side(role).scanned.min(window.len());
-        if from == 0
-            && let Some(step) = self.whole(role, window)
-        {
-            return step;
+        let mut sought = None;
+        if from == 0 {
+            match self.settings.recent_heads.find(role, window) {
+                Ok((bytes, known)) => return self.plain(role, &known.framing, known.message, bytes),
+                Err(new) => sought = new,
+            }
         }
         if !plausible_start(role, window) {
             return Step::Invalid;
+        }
+        if from == 0
+            && let Some(step) = self.whole(role, window, sought)
+        {
+            return step;
         }
         match head_end(window, from) {
             Ok(end) => self.message(role, window.get(..end).unwrap_or(window), None),
@@ -135,37 +142,32 @@ impl Http1 {
         }
     }
 
-    /// A head of which all is there; one that was read a moment ago is not read again.
-    fn whole(&mut self, role: Role, window: &[u8]) -> Option<Step> {
-        let sought = match self.settings.recent_heads.find(role, window) {
-            Ok((bytes, known)) => return Some(self.plain(role, known, bytes)),
-            Err(sought) => sought,
-        };
-        if !plausible_start(role, window) {
-            return None;
-        }
-        let settings = Arc::clone(&self.settings);
+    /// A head of which all is there, and which is kept when it was `sought`.
+    fn whole(&mut self, role: Role, window: &[u8], sought: Option<Sought<'_>>) -> Option<Step> {
+        let settings = Rc::clone(&self.settings);
         let head = Head::read(window, true, role, &settings)?;
         let end = head.end?;
         let Some(sought) = sought.filter(|sought| head.is_plain() && sought.bytes.len() == end) else {
             return Some(self.named(role, head, end, None, &settings));
         };
-        let known = Known { framing: head.framing, message: Arc::new(head.message(&settings)) };
-        settings.recent_heads.keep(&sought, known.clone());
-        Some(self.plain(role, known, end))
+        let framing = head.framing;
+        let message = Rc::new(head.message(&settings));
+        settings.recent_heads.keep(&sought, Known { framing, message: Rc::clone(&message) });
+        Some(self.plain(role, &framing, message, end))
     }
 
     /// The message of a plain head of so many bytes.
-    fn plain(&mut self, role: Role, Known { framing, message }: Known, bytes: usize) -> Step {
+    #[inline(always)]
+    fn plain(&mut self, role: Role, framing: &Framing, message: Rc<Message>, bytes: usize) -> Step {
         let mut consumed = bytes as u64;
-        let next = self.follow(&framing, b"", None, &mut consumed);
+        let next = self.follow(framing, b"", None, &mut consumed);
         self.go_on(role, next);
         Step::Known { consumed, message }
     }
 
     /// A head; `cut` is how many bytes follow it unseen when its end was not found.
     fn message(&mut self, role: Role, bytes: &[u8], cut: Option<u64>) -> Step {
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         match Head::read(bytes, cut.is_none(), role, &settings) {
             Some(head) => self.named(role, head, bytes.len(), cut, &settings),
             None => Step::Invalid,
@@ -173,6 +175,7 @@ impl Http1 {
     }
 
     /// What comes behind a head, which changes who is awaited; adds a body of known length to `consumed`.
+    #[inline(always)]
     fn follow(&mut self, framing: &Framing, upgrade: &[u8], cut: Option<u64>, consumed: &mut u64) -> Next {
         let next = match framing.start {
             _ if cut.is_some() => Next::Lost,

@@ -7,7 +7,7 @@ mod hpack;
 mod huffman;
 mod streams;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Late, Message, Pairing, Parser, ParserSettings, Protocol, Role, Step};
 use crate::event::Origin;
@@ -62,7 +62,7 @@ struct Side {
 }
 
 struct Http2 {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     client: Side,
     server: Side,
     streams: Streams,
@@ -70,7 +70,7 @@ struct Http2 {
 }
 
 impl Http2 {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             settings,
             client: Side::default(),

@@ -2,7 +2,7 @@
 
 mod fields;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 use fields::{ENCODINGS, Elements, Encoding, read};
@@ -78,7 +78,7 @@ impl Dialect {
 }
 
 struct Iso8583 {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// Found with the first message.
     dialect: Option<Dialect>,
     /// The window of a side has to be this long before it is worth another look.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use self::apis::{API_VERSIONS, Api, CONTROLLED_SHUTDOWN, FETCH, PRODUCE, SASL_HANDSHAKE};
 use self::fields::{Facts, Reader, Stop};
@@ -57,7 +57,7 @@ struct Pending {
 }
 
 struct Kafka {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     pending: VecDeque<Pending>,
     /// After a SASL handshake of version 0 come tokens without header.
     tokens: bool,

@@ -2,7 +2,7 @@
 
 mod operation;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::ber::{Element, Header, element, header, number};
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
@@ -63,7 +63,7 @@ struct Open {
 }
 
 struct Ldap {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     open: Vec<Open>,
     /// The request that asked for TLS.
     start_tls: Option<u32>,
@@ -78,7 +78,7 @@ struct Ldap {
 }
 
 impl Ldap {
-    fn new(settings: &Arc<ParserSettings>) -> Self {
+    fn new(settings: &Rc<ParserSettings>) -> Self {
         Self {
             settings: settings.clone(),
             open: Vec::new(),

@@ -7,7 +7,7 @@ mod binary;
 mod text;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memchr;
 
@@ -69,7 +69,7 @@ struct Side {
 }
 
 struct Memcached {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     client: Side,
     server: Side,
@@ -85,7 +85,7 @@ struct Memcached {
 }
 
 impl Memcached {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("Memcached"),
             settings,

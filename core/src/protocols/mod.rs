@@ -5,7 +5,7 @@
 //! capture length) or that a parser does not need (a body) are skipped by count, never copied.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::{memchr_iter, memchr2};
 
@@ -149,7 +149,7 @@ pub enum Step {
     /// A message that takes `consumed` bytes of the stream, which may be more than the window holds.
     Message { consumed: u64, message: Box<Message> },
     /// The same, shared with others that were told in the same words; nothing follows it by [`Parser::more`].
-    Known { consumed: u64, message: Arc<Message> },
+    Known { consumed: u64, message: Rc<Message> },
     /// Bytes that are no message of their own (a body chunk, a 100-continue, rows of a result).
     Skip(u64),
     /// The message goes on beyond the window; ask again when it has grown. When it cannot grow (bytes lost or not
@@ -175,7 +175,7 @@ pub enum Late {
 }
 
 /// State of one connection; both directions go through it in the order of time.
-pub trait Parser: Send {
+pub trait Parser {
     /// Parse at the start of `window`. `role` wrote it. `window` is never empty.
     fn parse(&mut self, role: Role, window: &[u8]) -> Step;
 
@@ -317,7 +317,7 @@ pub struct Protocol {
     pub timeout_s: u32,
     /// Is this payload, the first seen of its direction, ours? `port` is the remote or local port that is not ephemeral, 0 unknown.
     pub check: fn(payload: &[u8], port: u16) -> Guess,
-    pub parser: fn(&Arc<ParserSettings>) -> Box<dyn Parser>,
+    pub parser: fn(&Rc<ParserSettings>) -> Box<dyn Parser>,
     /// A paragraph for docs/protocols.md.
     pub doc: &'static str,
 }

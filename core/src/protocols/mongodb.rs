@@ -6,7 +6,7 @@
 mod bson;
 mod recognition;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::compressed::{Algorithm, prefix};
 use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, without_quoted};
@@ -86,7 +86,7 @@ impl Header {
 }
 
 struct Mongo {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     shown: Shown,
     /// A reply that announced another one: its own id, and the request it answers.
     streaming: Option<(i32, i32)>,
@@ -112,7 +112,7 @@ struct Outcome {
 }
 
 impl Mongo {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         let shown = if settings.masks("MongoDB") { Shown::Names } else { Shown::All };
         Self { settings, shown, streaming: None }
     }

@@ -4,7 +4,7 @@ mod packet;
 mod reason;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::propagation::Propagation;
@@ -33,7 +33,7 @@ const MAX_ALIASES: usize = 1024;
 const MAX_CHECKED: usize = 256;
 
 struct Mqtt {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// Protocol level, 0 while the beginning of the connection is not known.
     level: u8,
     client: String,
@@ -66,7 +66,7 @@ impl<'a> Packet<'a> {
 }
 
 impl Mqtt {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self { settings, level: 0, client: String::new(), aliases: [HashMap::new(), HashMap::new()] }
     }
 

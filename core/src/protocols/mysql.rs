@@ -11,7 +11,7 @@ mod reply;
 mod value;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
 use crate::event::Origin;
@@ -74,7 +74,7 @@ struct Pending {
 }
 
 struct Mysql {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     phase: Phase,
     version: &'static str,
@@ -116,7 +116,7 @@ fn packet(window: &[u8]) -> Option<Packet<'_>> {
 }
 
 impl Mysql {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("MySQL"),
             settings,

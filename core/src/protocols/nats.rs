@@ -5,7 +5,7 @@
 mod line;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::{memchr, memmem};
 
@@ -43,7 +43,7 @@ struct Side {
 }
 
 struct Nats {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     sides: [Side; 2],
     /// The client has spoken: further INFO is news, not a greeting.
     connected: bool,
@@ -52,7 +52,7 @@ struct Nats {
 }
 
 impl Nats {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             settings,
             sides: Default::default(),

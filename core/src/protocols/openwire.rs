@@ -3,7 +3,7 @@
 mod objects;
 mod wire;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across, pairing_key};
@@ -35,7 +35,7 @@ const MAX_FRAME: u32 = 256 << 20;
 const NEWEST: u32 = 12;
 
 struct OpenWire {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// What the client and the server announced.
     announced: [Option<Format>; 2],
     /// Do commands without announcement send objects by number? Told by the first that can tell.
@@ -87,7 +87,7 @@ fn announcement(command: &[u8]) -> Option<Format> {
 }
 
 impl OpenWire {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self { settings, announced: [None; 2], guessed: None, caches: Default::default() }
     }
 

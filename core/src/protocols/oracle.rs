@@ -10,7 +10,7 @@ mod reply;
 mod text;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
 use crate::event::Origin;
@@ -56,7 +56,7 @@ enum Awaited {
 }
 
 struct Oracle {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     origin: Origin,
     version: u16,
@@ -89,7 +89,7 @@ fn packet(window: &[u8], large: bool) -> Option<Packet<'_>> {
 }
 
 impl Oracle {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("Oracle"),
             settings,

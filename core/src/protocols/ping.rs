@@ -1,6 +1,6 @@
 //! ICMP echo (RFC 792, RFC 4443 section 4).
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 
@@ -11,7 +11,7 @@ pub const PROTOCOL: Protocol = Protocol {
     transports: &[1, 58],
     timeout_s: 10,
     check,
-    parser: |_: &Arc<ParserSettings>| Box::new(Ping),
+    parser: |_: &Rc<ParserSettings>| Box::new(Ping),
     doc: "ICMP and ICMPv6 echo in capture files; sockets of the kernel do not show it. The resource is the identifier, \
           the request id the sequence number. A request without a reply ends with a time-out.",
 };

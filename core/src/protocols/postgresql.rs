@@ -9,7 +9,7 @@ mod reply;
 mod statements;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
 use crate::event::Origin;
@@ -88,7 +88,7 @@ enum Security {
 }
 
 struct Postgresql {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     origin: Origin,
     security: Security,
@@ -109,7 +109,7 @@ struct Postgresql {
 }
 
 impl Postgresql {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("PostgreSQL"),
             settings,
@@ -221,7 +221,7 @@ impl Postgresql {
             }
             b'P' => {
                 let statement = names.next().to_vec();
-                let described = Arc::new(self.describe(names.next()));
+                let described = Rc::new(self.describe(names.next()));
                 self.statements.keep(&statement, described.clone());
                 self.bound = None;
                 self.serial += 1;

@@ -3,7 +3,7 @@
 //! Source: "Pulsar binary protocol specification", PulsarApi.proto.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
@@ -51,7 +51,7 @@ const BROKER_ENTRY: u16 = 0x0e02;
 const CHECKSUM: u16 = 0x0e01;
 
 struct Pulsar {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// Topics of producers and consumers by their numbers.
     producers: FxHashMap<u64, String>,
     consumers: FxHashMap<u64, String>,

@@ -2,7 +2,7 @@
 
 mod packet;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::tls::hello;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Step};
@@ -32,7 +32,7 @@ const MAX_DATAGRAMS: u32 = 16;
 const CLIENT_HELLO: u8 = 1;
 
 struct Quic {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// The connection id that the client chose first: the keys come of it.
     destination: Option<Vec<u8>>,
     hello: Vec<u8>,
@@ -56,7 +56,7 @@ enum Stage {
 }
 
 impl Quic {
-    fn new(settings: &Arc<ParserSettings>) -> Self {
+    fn new(settings: &Rc<ParserSettings>) -> Self {
         Self {
             settings: settings.clone(),
             destination: None,

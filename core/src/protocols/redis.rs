@@ -8,7 +8,7 @@ mod recognition;
 mod resp;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memchr;
 
@@ -56,7 +56,7 @@ enum Replies {
 }
 
 struct Redis {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     client: Side,
     server: Side,
@@ -70,7 +70,7 @@ struct Redis {
 }
 
 impl Redis {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("Redis"),
             settings,

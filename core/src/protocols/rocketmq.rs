@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use self::header::Header;
 use super::cursor::Cursor;
@@ -72,7 +72,7 @@ const LONG: Names = Names {
 };
 
 struct RocketMq {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     /// Opaque numbers of requests whose responses bring messages.
     pulls: VecDeque<i32>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::{memchr, memchr_iter};
 use rustc_hash::FxBuildHasher;
@@ -46,7 +46,7 @@ const MAX_OPEN: usize = 1024;
 const MAX_CLOSED: usize = 128;
 
 struct Sip {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     datagrams: bool,
     /// The end of the head is not before this offset of the growing window, client and server.
     searched: [usize; 2],
@@ -84,7 +84,7 @@ struct Head<'a> {
 }
 
 impl Sip {
-    fn new(settings: &Arc<ParserSettings>) -> Self {
+    fn new(settings: &Rc<ParserSettings>) -> Self {
         let (open, closed) = (VecDeque::new(), VecDeque::new());
         Self { settings: settings.clone(), datagrams: false, searched: [0; 2], open, closed }
     }

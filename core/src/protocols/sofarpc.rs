@@ -1,6 +1,6 @@
 //! SofaRPC over Bolt, versions 1 and 2 (sofastack.tech "SOFABolt communication protocol design").
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across, pairing_key};
@@ -159,7 +159,7 @@ fn is_class(name: &[u8]) -> bool {
 }
 
 struct SofaRpc {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
 }
 
 impl SofaRpc {

@@ -2,7 +2,7 @@
 //! PRS_SOMEIPServiceDiscoveryProtocol).
 
 use std::fmt::Write;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 
@@ -34,7 +34,7 @@ const MAX_ENTRIES: usize = 16;
 const FROM_SERVER: u64 = 1 << 63;
 
 struct SomeIp {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     datagrams: bool,
 }
 

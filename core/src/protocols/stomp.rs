@@ -5,7 +5,7 @@ mod head;
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memchr;
 use rustc_hash::FxBuildHasher;
@@ -49,7 +49,7 @@ struct Side {
 }
 
 struct Stomp {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     sides: [Side; 2],
     host: String,
     version: Cow<'static, str>,
@@ -70,7 +70,7 @@ struct Known {
 }
 
 impl Stomp {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             settings,
             sides: Default::default(),

@@ -1,6 +1,6 @@
 //! Tars (tarscloud.github.io "Tars protocol"): a length, then RequestPacket or ResponsePacket of RequestF.tars.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across, pairing_key};
@@ -221,7 +221,7 @@ fn failure(code: i64) -> Option<&'static str> {
 }
 
 struct Tars {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
 }
 
 impl Tars {

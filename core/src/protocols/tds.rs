@@ -9,7 +9,7 @@ mod tokens;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step, sql};
 use crate::event::Origin;
@@ -72,7 +72,7 @@ enum Awaited {
 }
 
 struct Tds {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     masked: bool,
     origin: Origin,
     version: Cow<'static, str>,
@@ -103,7 +103,7 @@ fn packet(window: &[u8]) -> Option<Packet<'_>> {
 }
 
 impl Tds {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self {
             masked: settings.masks("TDS"),
             settings,

@@ -3,7 +3,7 @@
 mod head;
 mod value;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::propagation::Propagation;
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
@@ -37,14 +37,14 @@ struct Side {
 }
 
 struct Thrift {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     datagrams: bool,
     client: Side,
     server: Side,
 }
 
 impl Thrift {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self { settings, datagrams: false, client: Side::default(), server: Side::default() }
     }
 

@@ -4,7 +4,7 @@ mod certificate;
 pub mod hello;
 pub mod names;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::memchr2_iter;
 
@@ -63,7 +63,7 @@ struct Side {
 }
 
 struct Tls {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     client: Side,
     server: Side,
     /// A ServerHello was seen that was no HelloRetryRequest.
@@ -74,7 +74,7 @@ struct Tls {
 }
 
 impl Tls {
-    fn new(settings: &Arc<ParserSettings>) -> Self {
+    fn new(settings: &Rc<ParserSettings>) -> Self {
         let (client, server) = (Side::default(), Side::default());
         Self { settings: settings.clone(), client, server, agreed: false, held: None, at: Origin::default() }
     }

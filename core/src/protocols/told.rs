@@ -1,7 +1,7 @@
 //! Messages as they are handed on.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::Message;
 
@@ -9,7 +9,7 @@ use super::Message;
 #[derive(Debug)]
 pub enum Told {
     Own(Box<Message>),
-    Shared(Arc<Message>),
+    Shared(Rc<Message>),
 }
 
 impl Deref for Told {

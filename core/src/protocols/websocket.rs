@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455) after an upgrade of HTTP/1.1: heads of frames are read, contents are skipped by count.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Guess, Kind, Message, Pairing, Parser, ParserSettings, Protocol, Role, Status, Step};
 use crate::event::Origin;
@@ -58,7 +58,7 @@ struct Fragments {
 }
 
 pub struct WebSocket {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     asked: Asked,
     /// Messages under way of the client and of the server.
     fragments: [Option<Fragments>; 2],
@@ -122,7 +122,7 @@ impl Frame {
 }
 
 impl WebSocket {
-    pub fn new(settings: Arc<ParserSettings>, asked: Asked) -> Self {
+    pub fn new(settings: Rc<ParserSettings>, asked: Asked) -> Self {
         Self { settings, asked, fragments: [None, None], closed: None, at: Origin::default() }
     }
 

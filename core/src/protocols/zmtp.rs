@@ -1,7 +1,7 @@
 //! ZMTP 3.x, ZeroMQ's protocol (RFC 23/ZMTP and 37/ZMTP of rfc.zeromq.org), and the frames of 2.0 (15/ZMTP).
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::cursor::Cursor;
 use super::frame::{Framed, Frames, Said, Size, across};
@@ -50,7 +50,7 @@ struct Side {
 }
 
 struct Zmtp {
-    settings: Arc<ParserSettings>,
+    settings: Rc<ParserSettings>,
     sides: [Side; 2],
     origin: Origin,
 }
@@ -103,7 +103,7 @@ fn property<'a>(metadata: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
 }
 
 impl Zmtp {
-    fn new(settings: Arc<ParserSettings>) -> Self {
+    fn new(settings: Rc<ParserSettings>) -> Self {
         Self { settings, sides: Default::default(), origin: Origin::default() }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use _core::protocols::{Inference, Message, Parser, ParserSettings, Protocol, Role, Step, infer};
 
@@ -30,7 +30,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(protocol: &Protocol, settings: &Arc<ParserSettings>, transport: u8) -> Self {
+    pub fn new(protocol: &Protocol, settings: &Rc<ParserSettings>, transport: u8) -> Self {
         let mut parser = (protocol.parser)(settings);
         parser.transport(transport);
         Self { parser, directions: Default::default(), messages: Vec::new(), invalid: 0 }
@@ -239,7 +239,7 @@ pub struct Seen {
 
 /// Every flow of a capture: inferred, then parsed in the order of the packets; retransmissions are left out.
 /// `unfinished`: something is missing after every packet.
-pub fn walk(packets: &[Packet], settings: &Arc<ParserSettings>, unfinished: bool) -> Vec<Seen> {
+pub fn walk(packets: &[Packet], settings: &Rc<ParserSettings>, unfinished: bool) -> Vec<Seen> {
     struct Open {
         connection: Option<(Connection, Role)>,
         protocol: Option<&'static Protocol>,

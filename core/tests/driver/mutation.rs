@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use _core::event::{Direction, Origin};
 use _core::protocols::{Parser, ParserSettings, Protocol, Role, Step};
@@ -252,7 +252,7 @@ pub struct Fuzzed {
 
 impl Fuzzed {
     pub fn new(protocol: &Protocol, transport: u8) -> Self {
-        let mut inner = (protocol.parser)(&Arc::new(ParserSettings::default()));
+        let mut inner = (protocol.parser)(&Rc::new(ParserSettings::default()));
         inner.transport(transport);
         let parser = Counted { inner, calls: 0, allocated: 0 };
         Self { parser, streams: Default::default(), transport, fed: 0, feeds: 0, switched: false }
@@ -269,7 +269,7 @@ impl Fuzzed {
         let datagram = self.transport != 6;
         let length = feed.bytes.len() as u64 + feed.missing;
         let piece = Piece { origin: Origin { time_us: 1, seq: 0 }, length, payload: &feed.bytes };
-        stream.feed(&mut self.parser, (feed.role, direction), piece, datagram, &mut seen, &mut report);
+        stream.feed(&mut self.parser, (feed.role, direction), &piece, datagram, &mut seen, &mut report);
         self.switched = report.switched.is_some();
         self.fed += feed.bytes.len() as u64;
         self.feeds += 1;

@@ -5,7 +5,7 @@ mod driver;
 mod sql;
 mod stores;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use _core::protocols::http1::{self, recent::Recent};
 use _core::protocols::{Kind, Message, ParserSettings, REGISTRY, Role, Status, Step, grpc};
@@ -14,11 +14,11 @@ use driver::{Connection, families, fixtures, packets, walk};
 use proptest::prelude::*;
 use serde_json::Value;
 
-fn settings() -> Arc<ParserSettings> {
+fn settings() -> Rc<ParserSettings> {
     let mut settings = ParserSettings::default();
     settings.apm_trace_id.extend(["b3", "uber-trace-id", "x-b3-traceid"].map(String::from));
     settings.apm_span_id.extend(["b3", "uber-trace-id", "x-b3-spanid"].map(String::from));
-    Arc::new(settings)
+    Rc::new(settings)
 }
 
 fn field(message: &Message, key: &str) -> Value {
@@ -53,7 +53,7 @@ fn run(case: &Conversation, cut: impl Fn(usize, &[u8]) -> Vec<usize>) -> Connect
 }
 
 fn run_with(
-    settings: &Arc<ParserSettings>,
+    settings: &Rc<ParserSettings>,
     case: &Conversation,
     cut: impl Fn(usize, &[u8]) -> Vec<usize>,
 ) -> Connection {
@@ -112,16 +112,16 @@ fn a_head_that_comes_again_is_not_read_again() {
         assert_eq!(consumed as usize, bytes.len());
         told.push(message);
     }
-    assert!(Arc::ptr_eq(&told[0], &told[1]), "read twice");
+    assert!(Rc::ptr_eq(&told[0], &told[1]), "read twice");
     assert_eq!([&told[1], &told[2]].map(|message| message.request_resource.as_str()), ["/order/17", "/order/18"]);
 }
 
 #[test]
 fn heads_that_come_again_say_what_they_said() {
-    let anew = Arc::new(ParserSettings { recent_heads: Recent::off(), ..ParserSettings::default() });
+    let anew = Rc::new(ParserSettings { recent_heads: Recent::off(), ..ParserSettings::default() });
     let mut compared = 0;
     for case in conversations().iter().filter(|case| [http1::PROTOCOL.id, grpc::WEB.id].contains(&case.protocol.id)) {
-        let remembered = Arc::new(ParserSettings::default());
+        let remembered = Rc::new(ParserSettings::default());
         run_with(&remembered, case, |_, _| Vec::new());
         // Whole, without one of its writes, and with one of them twice: the states that a head can meet.
         let writes = case.writes.len();

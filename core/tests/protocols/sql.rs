@@ -60,7 +60,7 @@ fn values_of_prepared_statements_agree() {
             if masked {
                 settings.obfuscate_protocols.push("MySQL".to_owned());
             }
-            let mut connection = Connection::new(super::protocol("MySQL"), &std::sync::Arc::new(settings), 6);
+            let mut connection = Connection::new(super::protocol("MySQL"), &std::rc::Rc::new(settings), 6);
             connection.feed(Role::Client, &packet(0, b"\x16select ?"), 0, false);
             connection.feed(Role::Server, &packet(1, b"\0\x07\0\0\0\0\0\x01\0\0\0\0"), 0, false);
             connection.feed(Role::Client, &packet(0, &execute), 0, false);

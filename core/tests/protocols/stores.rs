@@ -1,6 +1,6 @@
 //! MongoDB, Memcached, Cassandra and Redis: what masks hide, and captures that begin in the middle.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use _core::protocols::{Guess, ParserSettings, REGISTRY, Role};
 
@@ -9,13 +9,13 @@ use super::{conversations, protocol, settings};
 
 const STORES: [&str; 4] = ["MongoDB", "Memcached", "Cassandra", "Redis"];
 
-fn masking() -> Arc<ParserSettings> {
+fn masking() -> Rc<ParserSettings> {
     let obfuscate_protocols = STORES.map(String::from).to_vec();
-    Arc::new(ParserSettings { obfuscate_protocols, ..ParserSettings::default() })
+    Rc::new(ParserSettings { obfuscate_protocols, ..ParserSettings::default() })
 }
 
 /// Everything that a connection says, as one text.
-fn said(name: &str, settings: &Arc<ParserSettings>) -> String {
+fn said(name: &str, settings: &Rc<ParserSettings>) -> String {
     let mut all = String::new();
     for case in conversations().iter().filter(|case| case.protocol.name == name) {
         let mut connection = Connection::new(case.protocol, settings, 6);

@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::rc::Rc;
+use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use rustc_hash::FxBuildHasher;
@@ -27,7 +28,7 @@ static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"
 #[derive(Clone, Debug)]
 pub struct Known {
     pub framing: Framing,
-    pub message: Arc<Message>,
+    pub message: Rc<Message>,
 }
 
 #[derive(Debug)]
@@ -61,11 +62,26 @@ struct Here {
     /// Heads since one was found.
     new: u32,
     places: Vec<Option<Place>>,
+    /// Where the last one was of each side: the next is mostly the same.
+    last: [usize; 2],
+}
+
+impl Here {
+    const fn of(owner: u64) -> Self {
+        Self { owner, new: 0, places: Vec::new(), last: [0; 2] }
+    }
+
+    /// The head in this place, when `window` begins with it. What is kept ends with its first empty line, so that what
+    /// begins with it has no shorter head.
+    fn begins(&self, place: usize, role: Role, window: &[u8]) -> Option<&Place> {
+        let place = self.places.get(place)?.as_ref()?;
+        (place.role == role && window.starts_with(&place.bytes)).then_some(place)
+    }
 }
 
 thread_local! {
     // An engine has one thread: without a lock, which costs as much as all the rest here.
-    static HERE: RefCell<Here> = const { RefCell::new(Here { owner: NOBODY, new: 0, places: Vec::new() }) };
+    static HERE: RefCell<Here> = const { RefCell::new(Here::of(NOBODY)) };
 }
 
 const NOBODY: u64 = 0;
@@ -104,7 +120,12 @@ impl Recent {
         }
         HERE.with_borrow_mut(|here| {
             if here.owner != self.owner {
-                *here = Here { owner: self.owner, new: 0, places: Vec::new() };
+                *here = Here::of(self.owner);
+            }
+            if let Some(place) = here.begins(here.last[role as usize], role, window) {
+                let found = (place.bytes.len(), place.known.clone());
+                here.new = 0;
+                return Ok(found);
             }
             let new = here.new;
             here.new = new.wrapping_add(1);
@@ -112,13 +133,13 @@ impl Recent {
                 return Err(None);
             }
             let sought = Sought::of(role, window).ok_or(None)?;
-            match here.places.get(sought.place) {
-                Some(Some(place)) if place.role == role && place.bytes == sought.bytes => {
-                    here.new = 0;
-                    Ok((sought.bytes.len(), place.known.clone()))
-                }
-                _ => Err(Some(sought)),
-            }
+            let Some(place) = here.begins(sought.place, role, sought.bytes) else {
+                return Err(Some(sought));
+            };
+            let found = (place.bytes.len(), place.known.clone());
+            here.new = 0;
+            here.last[role as usize] = sought.place;
+            Ok(found)
         })
     }
 
@@ -138,6 +159,7 @@ impl Recent {
             bytes.clear();
             bytes.extend_from_slice(sought.bytes);
             *place = Some(Place { role: sought.role, bytes, known });
+            here.last[sought.role as usize] = sought.place;
         });
     }
 
@@ -168,7 +190,7 @@ mod tests {
     fn known(name: &str) -> Known {
         let message = Message { request_type: name.to_owned(), ..Message::default() };
         let framing = Framing { start: Start::Response(200), content_length: None, chunked: false, encoded: false };
-        Known { framing, message: Arc::new(message) }
+        Known { framing, message: Rc::new(message) }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! leave by their own sizes.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::huffman;
 
@@ -93,7 +93,7 @@ pub struct Malformed;
 #[derive(Clone, Debug)]
 enum Name {
     Static(&'static [u8]),
-    Shared(Arc<[u8]>),
+    Shared(Rc<[u8]>),
     /// Taken from an entry that is unknown.
     Unknown,
 }
@@ -208,7 +208,7 @@ impl Decoder {
                 fill(text(rest)?, &mut self.value)?;
                 each(known.as_ref().map_or(Some(&self.name), Name::bytes), Some(&self.value));
                 if indexed {
-                    let name = known.unwrap_or_else(|| Name::Shared(Arc::from(self.name.as_slice())));
+                    let name = known.unwrap_or_else(|| Name::Shared(Rc::from(self.name.as_slice())));
                     self.insert(Entry { name, value: Box::from(self.value.as_slice()) });
                 }
             }

@@ -1,7 +1,7 @@
 //! Names of prepared statements and portals, and what they stand for.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// What a row shows of a statement.
 #[derive(Default)]
@@ -18,13 +18,13 @@ const MAX_NAMES: usize = 512;
 
 #[derive(Default)]
 pub struct Names {
-    by_name: HashMap<Vec<u8>, Arc<Described>>,
+    by_name: HashMap<Vec<u8>, Rc<Described>>,
     order: VecDeque<Vec<u8>>,
     bytes: usize,
 }
 
 impl Names {
-    pub fn keep(&mut self, name: &[u8], described: Arc<Described>) {
+    pub fn keep(&mut self, name: &[u8], described: Rc<Described>) {
         self.forget(name);
         self.bytes += described.text.len();
         self.order.push_back(name.to_vec());
@@ -37,7 +37,7 @@ impl Names {
         }
     }
 
-    pub fn get(&self, name: &[u8]) -> Option<Arc<Described>> {
+    pub fn get(&self, name: &[u8]) -> Option<Rc<Described>> {
         self.by_name.get(name).cloned()
     }
 
