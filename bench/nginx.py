@@ -1,18 +1,20 @@
 """nginx under wrk: requests a second with the agent off, with its kernel part alone, and with the whole agent.
 
 A figure each: the shortest answer, the same with another path in each request, and a file with an access log (web.py).
-Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs; client and server share the machine's cores
-with the agent. `kernel` and `agent` observe both ends of each request, as on a machine that has both; `kernel_server`
-and `agent_server` leave wrk out, as where the clients are on other machines. The agent sends to a sink that discards,
-so that no store is measured here. Beside the requests stand the processors' idle time and the CPU time of the whole
-machine for a request: two programs that wait for each other on two cores lose more requests than an agent takes CPU,
-because one idles while the agent runs where the other was.
+Rounds are interleaved (off, kernel, agent, off, …) on one pair of programs, and each figure stands against the mean of
+the two runs without agent before and after it; client and server share the machine's cores with the agent. `kernel` and
+`agent` observe both ends of each request, as on a machine that has both; `kernel_server` and `agent_server` leave wrk
+out, as where the clients are on other machines. The agent sends to a sink that discards, so that no store is measured
+here. Beside the requests stand the processors' idle time and the CPU time of the whole machine for a request: two
+programs that wait for each other on two cores lose more requests than an agent takes CPU, because one idles while the
+agent runs where the other was.
 Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -150,7 +152,7 @@ def example(name: str) -> Path:
 
 
 def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
-    """Interleaved rounds of one load; medians and the medians of the ratios inside each round."""
+    """Interleaved rounds of one load; medians, and medians and quartiles of the losses of the rounds."""
     site, arguments = LOADS[load_name]
     program = example("capture_only")
     directory = Path(tempfile.mkdtemp(prefix="deepflow-bench-"))
@@ -192,18 +194,23 @@ def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
                             spent = cpu_seconds(process.pid) - before
                             cpu[mode].append(spent / (rates[mode][-1] * seconds) * 10_000)
                             load.append(resident_mib(process.pid))
+            run("off", Wrk(port, seconds, arguments))
     finally:
         sink.shutdown()
         shutil.rmtree(directory)
+    beside = [(before + after) / 2 for before, after in itertools.pairwise(rates["off"])]
     loss = {
-        mode: statistics.median(1 - on / off for on, off in zip(rates[mode], rates["off"], strict=True)) * 100
+        mode: statistics.quantiles(
+            [(1 - on / off) * 100 for on, off in zip(rates[mode], beside, strict=True)], n=4, method="inclusive"
+        )
         for mode in modes[1:]
     }
     memory = {"at_rest": rest, "under_load": load}
     return {
         "requests_per_second": {mode: round(statistics.median(values)) for mode, values in rates.items()},
         "rounds": {mode: [round(value) for value in values] for mode, values in rates.items()},
-        "loss_percent": {mode: round(value, 1) for mode, value in loss.items()},
+        "loss_percent": {mode: round(middle, 1) for mode, (_, middle, _) in loss.items()},
+        "loss_percent_quartiles": {mode: [round(low, 1), round(high, 1)] for mode, (low, _, high) in loss.items()},
         "idle_percent": {mode: round(statistics.median(values), 1) for mode, values in idle.items()},
         "machine_cpu_us_per_request": {mode: round(statistics.median(values), 2) for mode, values in busy.items()},
         "agent_cpu_seconds_per_10k_requests": {mode: round(statistics.median(spent), 4) for mode, spent in cpu.items()},
@@ -213,7 +220,7 @@ def measure(load_name: str, rounds: int, seconds: int) -> dict[str, object]:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=8)
+    arguments.add_argument("--seconds", type=int, default=4)
     given = arguments.parse_args()
     print(json.dumps({name: measure(name, given.rounds, given.seconds) for name in LOADS}))

@@ -238,8 +238,12 @@ impl Connection {
             && stream.is_next(piece)
         {
             // Most pieces: nothing to recognise or to put in order, so nothing is moved to and fro.
-            let senseless = parsed.feed(stream, direction, piece, seen, report);
-            return self.judged(senseless, direction);
+            if parsed.feed(stream, direction, piece, seen, report) && self.waiting.is_empty() {
+                stream.clear();
+                self.give_up();
+                return Verdict::GaveUp;
+            }
+            return Verdict::Goes;
         }
         let wait = self.source.is_packet();
         let mut verdict = Verdict::Goes;
@@ -253,17 +257,6 @@ impl Connection {
         });
         self.streams[index(direction)] = stream;
         verdict
-    }
-
-    /// The protocol is not what it seemed when too much makes no sense; but what waits may still be answered.
-    #[inline]
-    fn judged(&mut self, senseless: bool, direction: Direction) -> Verdict {
-        if senseless && self.waiting.is_empty() {
-            self.streams[index(direction)].clear();
-            self.give_up();
-            return Verdict::GaveUp;
-        }
-        Verdict::Goes
     }
 
     /// The parser said that another protocol begins with the bytes it left: recognises that one.
@@ -383,6 +376,7 @@ impl Connection {
         {
             let nothing = Piece { origin: Default::default(), length: 0, payload: &[] };
             parsed.feed(stream, direction, &nothing, seen, report);
+            parsed.senseless = 0; // written for nobody yet
         }
     }
 }

@@ -147,6 +147,17 @@ pub struct Closed {
     pub pairs: Vec<(PairKey, Tally)>,
 }
 
+/// The second, when it is open; it is mostly the last one.
+#[inline]
+fn at(seconds: &mut [(u64, Second)], time_s: u64) -> Option<&mut Second> {
+    let last = seconds.len().checked_sub(1)?;
+    let place = match seconds[last].0 == time_s {
+        true => last,
+        false => seconds.binary_search_by_key(&time_s, |(second, _)| *second).ok()?,
+    };
+    Some(&mut seconds[place].1)
+}
+
 /// All open seconds.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -173,7 +184,7 @@ impl Meter {
         if let Some(Some(Recent { second, key, endpoint, cell })) = self.recent.get(flow.id as usize % RECENT)
             && (*second, key.flow, key.pid, key.l7_protocol) == (time_s, flow.id, local.pid, l7_protocol)
             && **endpoint == *message.endpoint
-            && let Some((_, open)) = self.seconds.iter_mut().rfind(|(second, _)| *second == time_s)
+            && let Some(open) = at(&mut self.seconds, time_s)
             && let Some((found, cell)) = open.cells.get_mut(*cell as usize)
             && found == key
         {
@@ -183,6 +194,7 @@ impl Meter {
         self.add_elsewhere(flow, local, message, time_us, tally);
     }
 
+    /// Where the connection was not counted a moment ago.
     #[inline(never)]
     fn add_elsewhere(&mut self, flow: &Rc<Flow>, local: Process, message: &Message, time_us: u64, tally: &Tally) {
         let endpoint = message.endpoint.as_str();

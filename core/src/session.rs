@@ -64,7 +64,8 @@ impl Session {
     }
 }
 
-/// Over TCP the sequence numbers of both halves (`response_seq`: 0 unknown); over UDP the id and the subject that the protocol itself gives.
+/// Over TCP the sequence numbers of both halves (`response_seq`: 0 unknown); over UDP the id and the subject that the
+/// protocol itself gives.
 pub fn exchange(request: &Half, response_seq: u32) -> Option<Exchange> {
     let numbers = (request.origin.seq, response_seq);
     if numbers != (0, 0) {

@@ -168,8 +168,8 @@ impl Stream {
         }
     }
 
-    /// Is this the piece that comes next, with nothing to be put in order? Then it is taken for passed on: `order` is not
-    /// to be called for it.
+    /// Is this the piece that comes next, with nothing to be put in order? Then it counts as passed on, and `order` is
+    /// not to be called for it.
     #[inline]
     pub fn is_next(&mut self, piece: &Piece<'_>) -> bool {
         let seq = piece.origin.seq;

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memchr::memmem::Finder;
 use rustc_hash::FxBuildHasher;
@@ -56,9 +55,9 @@ impl<'a> Sought<'a> {
     }
 }
 
-/// What one thread remembers, for the engine that used it last.
-struct Here {
-    owner: u64,
+/// What is remembered.
+#[derive(Debug, Default)]
+struct Heads {
     /// Heads since one was found.
     new: u32,
     places: Vec<Option<Place>>,
@@ -66,119 +65,85 @@ struct Here {
     last: [usize; 2],
 }
 
-impl Here {
-    const fn of(owner: u64) -> Self {
-        Self { owner, new: 0, places: Vec::new(), last: [0; 2] }
-    }
-
+impl Heads {
     /// The head in this place, when `window` begins with it. What is kept ends with its first empty line, so that what
     /// begins with it has no shorter head.
-    fn begins(&self, place: usize, role: Role, window: &[u8]) -> Option<&Place> {
+    fn begins(&self, place: usize, role: Role, window: &[u8]) -> Option<(usize, Known)> {
         let place = self.places.get(place)?.as_ref()?;
-        (place.role == role && window.starts_with(&place.bytes)).then_some(place)
+        let found = place.role == role && window.starts_with(&place.bytes);
+        found.then(|| (place.bytes.len(), place.known.clone()))
     }
 }
-
-thread_local! {
-    // An engine has one thread: without a lock, which costs as much as all the rest here.
-    static HERE: RefCell<Here> = const { RefCell::new(Here::of(NOBODY)) };
-}
-
-const NOBODY: u64 = 0;
 
 /// The heads of an engine's connections.
 #[derive(Debug)]
 pub struct Recent {
-    /// Number of this engine's settings, or `NOBODY`: each head is read.
-    owner: u64,
+    heads: RefCell<Heads>,
+    /// If not, each head is read.
+    remembers: bool,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(NOBODY);
-        Self { owner: LAST.fetch_add(1, Ordering::Relaxed) + 1 }
+        Self { heads: RefCell::default(), remembers: true }
     }
 }
 
 impl Clone for Recent {
     /// What a head says depends on the settings, and those that are copied may be changed.
     fn clone(&self) -> Self {
-        if self.owner == NOBODY { Self::off() } else { Self::default() }
+        Self { heads: RefCell::default(), remembers: self.remembers }
     }
 }
 
 impl Recent {
     /// Remembers nothing.
     pub fn off() -> Self {
-        Self { owner: NOBODY }
+        Self { heads: RefCell::default(), remembers: false }
     }
 
     /// What the head said that `window` begins with; else, when it is worth to be kept, where.
     pub fn find<'a>(&self, role: Role, window: &'a [u8]) -> Result<(usize, Known), Option<Sought<'a>>> {
-        if self.owner == NOBODY {
+        if !self.remembers {
             return Err(None);
         }
-        HERE.with_borrow_mut(|here| {
-            if here.owner != self.owner {
-                *here = Here::of(self.owner);
-            }
-            if let Some(place) = here.begins(here.last[role as usize], role, window) {
-                let found = (place.bytes.len(), place.known.clone());
-                here.new = 0;
-                return Ok(found);
-            }
-            let new = here.new;
-            here.new = new.wrapping_add(1);
-            if new >= NEW && new % OF_EACH >= LOOKED_UP {
-                return Err(None);
-            }
-            let sought = Sought::of(role, window).ok_or(None)?;
-            let Some(place) = here.begins(sought.place, role, sought.bytes) else {
-                return Err(Some(sought));
-            };
-            let found = (place.bytes.len(), place.known.clone());
-            here.new = 0;
-            here.last[role as usize] = sought.place;
-            Ok(found)
-        })
+        let mut heads = self.heads.borrow_mut();
+        if let Some(found) = heads.begins(heads.last[role as usize], role, window) {
+            heads.new = 0;
+            return Ok(found);
+        }
+        let new = heads.new;
+        heads.new = new.wrapping_add(1);
+        if new >= NEW && new % OF_EACH >= LOOKED_UP {
+            return Err(None);
+        }
+        let sought = Sought::of(role, window).ok_or(None)?;
+        let Some(found) = heads.begins(sought.place, role, sought.bytes) else {
+            return Err(Some(sought));
+        };
+        heads.new = 0;
+        heads.last[role as usize] = sought.place;
+        Ok(found)
     }
 
     /// Remembers a head in the place of another one.
     pub fn keep(&self, sought: &Sought<'_>, known: Known) {
-        HERE.with_borrow_mut(|here| {
-            if here.owner != self.owner {
-                return;
-            }
-            if here.places.is_empty() {
-                here.places.resize_with(PLACES, || None);
-            }
-            let Some(place) = here.places.get_mut(sought.place) else {
-                return;
-            };
+        let mut heads = self.heads.borrow_mut();
+        if heads.places.is_empty() {
+            heads.places.resize_with(PLACES, || None);
+        }
+        heads.last[sought.role as usize] = sought.place;
+        if let Some(place) = heads.places.get_mut(sought.place) {
             let mut bytes = place.take().map(|before| before.bytes).unwrap_or_default();
             bytes.clear();
             bytes.extend_from_slice(sought.bytes);
             *place = Some(Place { role: sought.role, bytes, known });
-            here.last[sought.role as usize] = sought.place;
-        });
+        }
     }
 
-    /// Forgets all that this thread remembers of them: heads hold secrets, which are not to be kept.
+    /// Forgets them all: heads hold secrets, which are not to be kept.
     pub fn forget(&self) {
-        // A thread that ends has none left.
-        let _ = HERE.try_with(|here| {
-            if let Ok(mut here) = here.try_borrow_mut()
-                && here.owner == self.owner
-            {
-                here.places = Vec::new();
-            }
-        });
-    }
-}
-
-impl Drop for Recent {
-    fn drop(&mut self) {
-        self.forget();
+        self.heads.borrow_mut().places = Vec::new();
     }
 }
 
@@ -225,15 +190,36 @@ mod tests {
     }
 
     #[test]
-    fn engines_of_one_thread_do_not_share_and_copies_begin_anew() {
-        let (one, head) = (Recent::default(), b"GET / HTTP/1.1\r\n\r\n");
+    fn engines_do_not_share_and_copies_begin_anew() {
+        let (one, other, head) = (Recent::default(), Recent::default(), b"GET / HTTP/1.1\r\n\r\n");
         let Err(Some(sought)) = one.find(Role::Client, head) else { panic!("new") };
         one.keep(&sought, known("one"));
         assert!(one.clone().find(Role::Client, head).is_err());
-        assert!(one.find(Role::Client, head).is_err(), "the other one has taken the place");
-        one.clone().keep(&sought, known("late"));
-        assert!(one.find(Role::Client, head).is_err());
+        assert!(other.find(Role::Client, head).is_err());
+        other.keep(&sought, known("other"));
+        let name =
+            |recent: &Recent| recent.find(Role::Client, head).map(|(_, known)| known.message.request_type.clone());
+        assert_eq!((name(&one).ok().as_deref(), name(&other).ok().as_deref()), (Some("one"), Some("other")));
         assert!(matches!(Recent::off().find(Role::Client, head), Err(None)));
+    }
+
+    #[test]
+    fn the_last_head_is_tried_with_what_follows_it_and_for_its_side_alone() {
+        let recent = Recent::default();
+        let (short, long) = (&b"GET /a HTTP/1.1\r\n\r\n"[..], &b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n"[..]);
+        for head in [short, long] {
+            let Err(Some(sought)) = recent.find(Role::Client, head) else { panic!("new") };
+            recent.keep(&sought, known(&head.len().to_string()));
+        }
+        let pipelined = |head: &[u8]| [head, short, b"GET"].concat();
+        for head in [long, short, short, long] {
+            let (length, found) = recent.find(Role::Client, &pipelined(head)).expect("kept");
+            assert_eq!((length, found.message.request_type), (head.len(), head.len().to_string()));
+            assert!(recent.find(Role::Server, head).is_err());
+            assert!(recent.find(Role::Client, &head[..head.len() - 1]).is_err(), "not whole yet");
+        }
+        recent.forget();
+        assert!(recent.find(Role::Client, short).is_err());
     }
 
     #[test]
