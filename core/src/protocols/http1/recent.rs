@@ -214,7 +214,7 @@ mod tests {
         let pipelined = |head: &[u8]| [head, short, b"GET"].concat();
         for head in [long, short, short, long] {
             let (length, found) = recent.find(Role::Client, &pipelined(head)).expect("kept");
-            assert_eq!((length, found.message.request_type), (head.len(), head.len().to_string()));
+            assert_eq!((length, found.message.request_type.as_str()), (head.len(), head.len().to_string().as_str()));
             assert!(recent.find(Role::Server, head).is_err());
             assert!(recent.find(Role::Client, &head[..head.len() - 1]).is_err(), "not whole yet");
         }
