@@ -444,3 +444,54 @@ fn damage_invents_nothing() {
         assert!(paths.iter().all(|path| "/r".starts_with(path.as_str()) || path.starts_with("/r")), "{paths:?}");
     }
 }
+
+/// A request and its answer, then another request in three pieces, of which `order` are the places that come.
+fn pieces(source: Source, order: &[usize]) -> Vec<[u64; 4]> {
+    let mut host = Host::new("{}");
+    let (socket, local, remote) = host.socket("up");
+    let (first, second) = (b"GET /1 HTTP/1.1\r\nHost: shop\r\n\r\n", b"GET /2 HTTP/1.1\r\nHost: shop\r\n\r\n");
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let mut all = vec![(Direction::Egress, 1000, &first[..]), (Direction::Ingress, 5000, &answer[..])];
+    let bounds = [0, 10, 20, second.len()];
+    all.extend(order.iter().map(|&place| {
+        let piece = &second[bounds[place]..bounds[place + 1]];
+        (Direction::Egress, (1000 + first.len() + bounds[place]) as u32, piece)
+    }));
+    let mut counted = Vec::new();
+    for (direction, tcp_seq, payload) in all {
+        host.now_us += 1000;
+        let (time_us, length, task) = (host.now_us, payload.len() as u32, Task::default());
+        let (protocol, netns) = (6, 1);
+        host.engine.segment(&Segment {
+            time_us,
+            source,
+            socket,
+            direction,
+            protocol,
+            local,
+            remote,
+            netns,
+            task,
+            tcp_seq,
+            length,
+            payload,
+        });
+        counted.push(["messages_http", "gaps", "gap_bytes", "repeated"].map(|name| host.counter(name)));
+    }
+    counted.split_off(2)
+}
+
+#[test]
+fn a_piece_is_read_when_its_turn_has_come_and_only_once() {
+    let packet = Source::Packet(Place::default());
+    for source in [packet, Source::Socket] {
+        assert_eq!(pieces(source, &[0, 1, 2]), [[2, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]]);
+        assert_eq!(pieces(source, &[0, 0, 1, 1, 2]).last(), Some(&[3, 0, 0, 2]));
+        assert_eq!(pieces(source, &[0, 1, 2, 2]).last(), Some(&[3, 0, 0, 1]));
+    }
+    // A packet that comes too early waits for the one before it, and is read with it.
+    assert_eq!(pieces(packet, &[0, 2, 1]), [[2, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]]);
+    assert_eq!(pieces(packet, &[2, 1, 0]), [[2, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]]);
+    // What a socket did not tell of is counted; of the request is named what was seen.
+    assert_eq!(pieces(Source::Socket, &[0, 2]).last(), Some(&[3, 1, 10, 0]));
+}

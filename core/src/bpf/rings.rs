@@ -56,8 +56,8 @@ impl Drop for Mapping {
     }
 }
 
-/// Asks the cache for `bytes` from `at` on, to be written: the reader zeroes what it has read. Another CPU wrote it, a
-/// quarter of a second ago. Where nothing is mapped nothing happens.
+/// Asks the cache for `bytes` from `at` on, to be written: the reader zeroes what it has read. They were written up to a
+/// quarter of a second ago, often by another CPU. Where nothing is mapped nothing happens.
 #[inline]
 fn fetch(at: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
