@@ -120,7 +120,7 @@ impl Http1 {
         let from = self.side(role).scanned.min(window.len());
         let mut sought = None;
         if from == 0 {
-            match self.settings.recent_heads.find(role, window) {
+            match self.settings.recent_heads.find(role, window, &self.settings) {
                 Ok((bytes, known)) => return self.plain(role, &known.framing, known.message, bytes),
                 Err(new) => sought = new,
             }

@@ -295,8 +295,20 @@ impl ParserSettings {
 
     /// The endpoint of an HTTP path: its first segments, ids as `*`.
     pub fn endpoint(&self, path: &str) -> String {
+        let mut endpoint = String::new();
+        self.endpoint_into(path, &mut endpoint);
+        endpoint
+    }
+
+    /// The same, in the place of another one.
+    pub fn endpoint_into(&self, path: &str, endpoint: &mut String) {
         let kept = first_segments(path, self.http_endpoint_segments);
-        if self.http_endpoint_fold_ids { path_template::fold(kept) } else { ["/", kept].concat() }
+        endpoint.clear();
+        if self.http_endpoint_fold_ids {
+            path_template::fold(kept, endpoint);
+        } else {
+            endpoint.extend(["/", kept]);
+        }
     }
 
     /// `bytes` as text of at most `max_field` bytes.

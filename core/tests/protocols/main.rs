@@ -143,6 +143,72 @@ fn heads_that_come_again_say_what_they_said() {
     assert!(compared > 300, "only {compared} messages were compared");
 }
 
+/// Requests of which many differ in their targets alone; among these are some that are not kept as they are.
+fn requests(count: usize) -> impl Iterator<Item = Vec<u8>> {
+    let pieces: [&[u8]; 16] = [
+        b"/",
+        b"/item",
+        b"/17",
+        b"/a?b=c",
+        b"#d",
+        b" ",
+        b"\t",
+        b"\r",
+        b"\xff",
+        b"*",
+        b"http://other/e",
+        b"/%20",
+        b"",
+        b"/\xc3\xa4",
+        b"/3f2a9c1b",
+        b"\0",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut choose = move |among: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % among
+    };
+    (0..count).map(move |_| {
+        let method = [&b"GET"[..], b"GET", b"GET", b"POST", b"HEAD", b"CONNECT"][choose(6)];
+        let version = [&b"HTTP/1.1"[..], b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b""][choose(6)];
+        let fields = [&b"Host: a\r\n"[..], b"Host: a\r\n", b"Host: b\r\nReferer: c\r\n", b""][choose(4)];
+        let most = [10, 100_000][choose(2)];
+        let number = choose(most);
+        let path = format!("/{number}").into_bytes();
+        let mut target: Vec<&[u8]> = (0..choose(3)).map(|_| pieces[choose(pieces.len())]).collect();
+        let place = choose(target.len() + 1);
+        target.insert(place, &path);
+        [method, b" ", &target.concat(), b" ", version, b"\r\n", fields, b"\r\n"].concat()
+    })
+}
+
+#[test]
+fn heads_with_other_targets_say_what_they_say_alone() {
+    let anew = Rc::new(ParserSettings { recent_heads: Recent::off(), max_field: 24, ..ParserSettings::default() });
+    let remembered = Rc::new(ParserSettings { max_field: 24, ..ParserSettings::default() });
+    let read = |settings: &Rc<ParserSettings>, head: &[u8]| match (http1::PROTOCOL.parser)(settings)
+        .parse(Role::Client, head)
+    {
+        Step::Message { consumed, message } => (consumed, Some(Rc::new(*message)), String::new()),
+        Step::Known { consumed, message } => (consumed, Some(message), String::new()),
+        other => (0, None, format!("{other:?}")),
+    };
+    // The last ones are held on to, as by connections on which requests wait.
+    let mut held = std::collections::VecDeque::new();
+    for head in requests(40_000) {
+        let (first, again) = (read(&anew, &head), read(&remembered, &head));
+        assert_eq!(again, first, "{}", String::from_utf8_lossy(&head));
+        let Some(message) = again.1 else { continue };
+        held.push_back((message, first.1));
+        if held.len() > 16 {
+            let (message, alone) = held.pop_front().expect("there are some");
+            assert_eq!(Some(message), alone, "changed while it was held");
+        }
+    }
+}
+
 #[test]
 fn lost_tails_do_not_hide_what_follows() {
     for case in conversations().iter().filter(|case| case.writes.len() > 1) {

@@ -1,5 +1,7 @@
 //! The head of a message: start line and the few header fields that a row keeps.
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr_iter};
 
 use crate::protocols::grpc::{Call, Outcome};
@@ -279,6 +281,22 @@ fn request_line(line: &[u8], complete: bool) -> Option<(Line<'_>, &'static str)>
         None if complete => None,
         None => Some((Line::Request { method, target: rest }, "")),
     }
+}
+
+/// Where a whole head of a request has its target, when another [`plain_target`] there would change nothing else.
+pub fn target(head: &[u8]) -> Option<Range<usize>> {
+    let line = head.get(..memchr(b'\n', head)?)?.strip_suffix(b"\r")?;
+    let start = memchr(b' ', line)? + 1;
+    let end = start + memchr(b' ', line.get(start..)?)?;
+    let ends = line.get(..start - 1)? != b"CONNECT" && version(line.get(end + 1..)?).is_some();
+    (ends && line.get(start) == Some(&b'/')).then_some(start..end)
+}
+
+/// A path that is kept as it is (origin-form, RFC 9112 section 3.2.1).
+pub fn plain_target<'a>(target: &'a [u8], settings: &ParserSettings) -> Option<&'a str> {
+    let plain = target.first() == Some(&b'/') && target.len() <= settings.max_field;
+    let text = std::str::from_utf8(target).ok().filter(|_| plain)?;
+    (!target.iter().any(u8::is_ascii_whitespace)).then_some(text)
 }
 
 fn status_line(line: &[u8]) -> Option<(Line<'_>, &'static str)> {
