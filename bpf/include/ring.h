@@ -18,12 +18,12 @@ enum {
 	DF_TRIES = 4,	     /* a claim is interrupted by as many others at most */
 };
 
-/* One CPU's; the two sides write on lines of their own. */
+/* One CPU's. Both are read for every record: on one line, which the reader takes away once a chunk; CPUs have lines of
+ * their own, and the one beside it, which is often fetched along. */
 struct df_cursor {
 	__u64 head; /* where the next record begins */
-	__u64 pad0[7];
 	__u64 tail; /* what lies before was read */
-	__u64 pad1[7];
+	__u64 pad[14];
 };
 
 struct df_chunk {

@@ -14,7 +14,7 @@ pub const CHUNK: u64 = 1 << 17;
 const SLACK: u64 = 17 << 10;
 const STRIDE: usize = (CHUNK + SLACK) as usize;
 const CURSOR: usize = 128;
-const TAIL: usize = 64;
+const TAIL: usize = 8;
 /// Where the time stamp of a record stands: behind its size.
 const TIME: usize = 8;
 /// How far ahead of a record the cache is asked for what comes next: two or three records, so that it is there in time.
