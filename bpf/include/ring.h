@@ -18,8 +18,8 @@ enum {
 	DF_TRIES = 4,	     /* a claim is interrupted by as many others at most */
 };
 
-/* One CPU's. Both are read for every record: on one line, which the reader takes away once a chunk; CPUs have lines of
- * their own, and the one beside it, which is often fetched along. */
+/* One CPU's. Both are read for every record: on one line, which the reader takes away once a chunk and when it comes
+ * and goes; CPUs have lines of their own, and the one beside it, which is often fetched along. */
 struct df_cursor {
 	__u64 head; /* where the next record begins */
 	__u64 tail; /* what lies before was read */

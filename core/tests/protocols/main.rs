@@ -145,7 +145,7 @@ fn heads_that_come_again_say_what_they_said() {
 
 /// Requests of which many differ in their targets alone; among these are some that are not kept as they are.
 fn requests(count: usize) -> impl Iterator<Item = Vec<u8>> {
-    let pieces: [&[u8]; 16] = [
+    let pieces: [&[u8]; 18] = [
         b"/",
         b"/item",
         b"/17",
@@ -162,6 +162,8 @@ fn requests(count: usize) -> impl Iterator<Item = Vec<u8>> {
         b"/\xc3\xa4",
         b"/3f2a9c1b",
         b"\0",
+        b" HTTP/1.1",
+        b" HTTP/1.1 b",
     ];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut choose = move |among: usize| {
@@ -173,7 +175,8 @@ fn requests(count: usize) -> impl Iterator<Item = Vec<u8>> {
     (0..count).map(move |_| {
         let method = [&b"GET"[..], b"GET", b"GET", b"POST", b"HEAD", b"CONNECT"][choose(6)];
         let version = [&b"HTTP/1.1"[..], b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b""][choose(6)];
-        let fields = [&b"Host: a\r\n"[..], b"Host: a\r\n", b"Host: b\r\nReferer: c\r\n", b""][choose(4)];
+        let fields = [&b"Host: a\r\n"[..], b"Host: a\r\n", b"Host: b\r\nReferer: c\r\n", b"Content-Length: 3\r\n", b""]
+            [choose(5)];
         let most = [10, 100_000][choose(2)];
         let number = choose(most);
         let path = format!("/{number}").into_bytes();

@@ -288,7 +288,8 @@ pub fn target(head: &[u8]) -> Option<Range<usize>> {
     let line = head.get(..memchr(b'\n', head)?)?.strip_suffix(b"\r")?;
     let start = memchr(b' ', line)? + 1;
     let end = start + memchr(b' ', line.get(start..)?)?;
-    let ends = line.get(..start - 1)? != b"CONNECT" && version(line.get(end + 1..)?).is_some();
+    let last = line.get(end + 1..)?; // with another blank the target would go on behind this one
+    let ends = memchr(b' ', last).is_none() && version(last).is_some() && line.get(..start - 1)? != b"CONNECT";
     (ends && line.get(start) == Some(&b'/')).then_some(start..end)
 }
 

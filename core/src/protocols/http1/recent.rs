@@ -1,6 +1,6 @@
 //! Heads that were read a moment ago, so that one that comes again, byte for byte, is not read again: the server's end
 //! of a connection brings what the client's end has just brought, and most answers differ in nothing but their date. Of
-//! a request that differs from one of them in its target alone, only that is read.
+//! a request that differs in its target alone from the one whose place it gets, only that is read.
 
 use std::cell::RefCell;
 use std::hash::BuildHasher;
