@@ -30,7 +30,10 @@ class Agent:
         """JSON list of the kernel's exec, fork and exit events since the last call: `kind`, `pid`, `time_us` …"""
 
     def active_processes(self) -> str:
-        """JSON ``[{"pid", "comm", "time_us"}]``: processes that used a socket since the last call."""
+        """JSON ``[{"pid", "comm", "cgroup", "time_us"}]``: processes that used a socket since the last call.
+
+        `cgroup`: id of the process's cgroup in the v2 tree.
+        """
 
     def listeners(self, table: str) -> None:
         """Tell which sockets listen: JSON ``[{"netns", "ip", "port", "pid"}]``."""

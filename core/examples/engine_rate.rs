@@ -123,6 +123,7 @@ fn main() {
                     remote,
                     netns: 1,
                     task,
+                    cgroup: 0,
                     tcp_seq: sequence.wrapping_add(1),
                     length: payload.len() as u32,
                     payload,

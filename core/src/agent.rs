@@ -36,6 +36,8 @@ const MAX_ACTIVE: usize = 16_384;
 pub struct ActiveProcess {
     pub pid: u32,
     pub comm: String,
+    /// Id of its cgroup in the v2 tree.
+    pub cgroup: u64,
     /// First use since the last report, µs since the epoch.
     pub time_us: u64,
 }
@@ -116,10 +118,18 @@ enum Command {
     Stop,
 }
 
+/// First use of a socket by a process.
+#[derive(Clone, Copy)]
+struct Use {
+    task: Task,
+    cgroup: u64,
+    time_us: u64,
+}
+
 /// Passes events on and notes which processes caused them.
 struct Watch<'a> {
     engine: &'a mut Engine,
-    active: &'a mut FxHashMap<u32, (Task, u64)>,
+    active: &'a mut FxHashMap<u32, Use>,
     last_pid: &'a mut u32,
 }
 
@@ -130,7 +140,8 @@ impl EventSink for Watch<'_> {
         if pid != *self.last_pid {
             *self.last_pid = pid;
             if self.active.len() < MAX_ACTIVE {
-                self.active.entry(pid).or_insert((segment.task, segment.time_us));
+                let Segment { task, cgroup, time_us, .. } = *segment;
+                self.active.entry(pid).or_insert(Use { task, cgroup, time_us });
             }
         }
         self.engine.segment(segment);
@@ -150,7 +161,7 @@ struct Worker {
     capture: Option<Capture>,
     options: Option<OptionTracing>,
     engine: Engine,
-    active: FxHashMap<u32, (Task, u64)>,
+    active: FxHashMap<u32, Use>,
     commands: Receiver<Command>,
     /// Rung when there is a command.
     bell: Arc<Bell>,
@@ -244,9 +255,10 @@ impl Worker {
                 let active = self.active.drain().filter(|(pid, _)| *pid != 0);
                 let _ = reply.send(
                     active
-                        .map(|(pid, (task, time_us))| ActiveProcess {
+                        .map(|(pid, Use { task, cgroup, time_us })| ActiveProcess {
                             pid,
                             comm: comm_text(&task.comm).to_string(),
+                            cgroup,
                             time_us,
                         })
                         .collect(),

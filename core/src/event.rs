@@ -140,6 +140,8 @@ pub struct Segment<'a> {
     /// Network namespace (inode), 0 unknown.
     pub netns: u32,
     pub task: Task,
+    /// Id of the task's cgroup in the v2 tree, 0 for packets.
+    pub cgroup: u64,
     /// TCP sequence number of the first byte, 0 unknown or not TCP.
     pub tcp_seq: u32,
     /// Bytes of this call or packet; `payload` may be shorter.

@@ -434,6 +434,7 @@ fn call(engine: &mut Engine, time_us: u64, call: &Call<'_>) {
         remote: end(call.ends.1),
         netns: 1,
         task: Task { pid: call.pid, tid: call.pid, comm: *b"program\0\0\0\0\0\0\0\0\0" },
+        cgroup: 0,
         tcp_seq: call.tcp_seq,
         length: call.payload.len() as u32,
         payload: call.payload,

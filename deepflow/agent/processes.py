@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -12,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from deepflow.agent.containers import Containers, container_id
 from deepflow.agent.process_name import process_name
 
-_CONTAINER_ID = re.compile(r"([0-9a-f]{64})")
 _MAX_COMMAND = 4096
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -42,14 +41,15 @@ class ProcessTable:
     boot_time_us: int
     blacklist: frozenset[str] = frozenset()
     limit: int = 65536
+    containers: Containers = field(default_factory=Containers)
     _by_pid: dict[int, Process] = field(default_factory=dict)
     _changed: dict[tuple[int, int], Process] = field(default_factory=dict)
     dropped: int = 0
 
     def seen(self, active: Iterable[dict[str, Any]]) -> None:
-        """Take in processes the core saw: ``[{"pid", "comm", "time_us"}]``.
+        """Take in processes the core saw: ``[{"pid", "comm", "cgroup", "time_us"}]``.
 
-        One that is gone already is kept under its kernel name, from the time it was seen.
+        One that is gone already is kept under its kernel name, from the time it was seen, in its cgroup's container.
         """
         for entry in active:
             pid = int(entry["pid"])
@@ -59,7 +59,8 @@ class ProcessTable:
                 if known is not None and known.end_time_us is None:
                     continue
                 comm, seen_us = str(entry["comm"]), int(entry["time_us"])
-                process = Process(pid, seen_us, None, comm, comm, "", "", "", 0)
+                container_id = self.containers.of(int(entry["cgroup"]))
+                process = Process(pid, seen_us, None, comm, comm, "", "", container_id, 0)
             self._put(process)
 
     def applied(self, changes: Iterable[dict[str, Any]]) -> None:
@@ -122,7 +123,7 @@ class ProcessTable:
             process_name=comm,
             cmdline=" ".join(arguments),
             user=_user(uid),
-            container_id=_container_id(where),
+            container_id=_container_of(where),
             ppid=ppid,
         )
 
@@ -154,9 +155,8 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-def _container_id(where: Path) -> str:
+def _container_of(where: Path) -> str:
     try:
-        match = _CONTAINER_ID.search((where / "cgroup").read_text())
+        return container_id((where / "cgroup").read_text())
     except OSError:
         return ""
-    return match.group(1) if match else ""

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from deepflow.agent.containers import Containers
 from deepflow.agent.processes import ProcessTable, boot_time_us
 from deepflow.agent.sockets import listening_pids, scan
 
@@ -42,7 +43,7 @@ def test_reads_a_real_process() -> None:
 def test_life_of_a_process() -> None:
     table = ProcessTable(PROC, boot_time_us())
     with sleeper() as child:
-        seen = [{"pid": child.pid, "comm": "python3", "time_us": 1}]
+        seen = [{"pid": child.pid, "comm": "python3", "cgroup": 1, "time_us": 1}]
         table.seen(seen)
         (process,) = table.changed()
         assert process["pid"] == child.pid and process["end_time_us"] is None
@@ -62,7 +63,7 @@ def test_life_of_a_process() -> None:
 def test_vanished_process_ends_at_refresh() -> None:
     table = ProcessTable(PROC, boot_time_us())
     with sleeper() as child:
-        table.seen([{"pid": child.pid, "comm": "python3", "time_us": 1}])
+        table.seen([{"pid": child.pid, "comm": "python3", "cgroup": 1, "time_us": 1}])
         table.changed()
         assert child.stdin is not None
         child.stdin.close()
@@ -73,14 +74,24 @@ def test_vanished_process_ends_at_refresh() -> None:
 
 def test_gone_before_it_was_read_keeps_its_kernel_name() -> None:
     table = ProcessTable(PROC, boot_time_us())
-    table.seen([{"pid": 2**22 + 5, "comm": "curl", "time_us": 77}])
+    table.seen([{"pid": 2**22 + 5, "comm": "curl", "cgroup": 1, "time_us": 77}])
     (process,) = table.changed()
     assert (process["name"], process["start_time_us"]) == ("curl", 77)
 
 
+def test_gone_before_it_was_read_is_in_the_container_of_its_cgroup(tmp_path: Path) -> None:
+    inner = tmp_path / "system.slice" / f"docker-{'5a' * 32}.scope" / "init.scope"
+    inner.mkdir(parents=True)
+    table = ProcessTable(PROC, boot_time_us(), containers=Containers(tmp_path))
+    for pid, where in enumerate((inner, inner.parent, tmp_path)):
+        table.seen([{"pid": 2**22 + pid, "comm": "curl", "cgroup": where.stat().st_ino, "time_us": 77}])
+    assert [process["container_id"] for process in table.changed()] == ["5a" * 32, "5a" * 32, ""]
+
+
 def test_blacklist_and_limit() -> None:
     table = ProcessTable(PROC, boot_time_us(), frozenset({"curl"}), limit=1)
-    table.seen([{"pid": 2**22 + i, "comm": comm, "time_us": 1} for i, comm in enumerate(("curl", "a", "b"))])
+    names = enumerate(("curl", "a", "b"))
+    table.seen([{"pid": 2**22 + i, "comm": comm, "cgroup": 1, "time_us": 1} for i, comm in names])
     assert [p["name"] for p in table.changed()] == ["a"]
     assert table.dropped == 1
 

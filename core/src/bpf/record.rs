@@ -147,6 +147,7 @@ pub fn deliver(bytes: &[u8], offset_ns: i64, sink: &mut impl EventSink) -> bool 
                     remote,
                     netns,
                     task,
+                    cgroup: header.cgroup,
                     tcp_seq: record.tcp_seq,
                     length: record.length,
                     payload,

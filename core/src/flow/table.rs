@@ -288,6 +288,7 @@ impl FlowTable {
             remote,
             netns: flow.place.netns,
             task: Task::default(),
+            cgroup: 0,
             tcp_seq,
             length,
             payload,

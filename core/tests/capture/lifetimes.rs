@@ -1,12 +1,17 @@
 //! Beginning and end of connections and processes.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Command;
 
+use _core::bpf::CaptureConfig;
 use _core::event::{Direction, ProcessChange, SocketChange};
 
-use crate::seen::{netns, observe, pair, with_each_hook};
+use crate::seen::{Piece, netns, observe, pair, with_each_hook};
+use crate::skipped::skipped;
 
 #[test]
 fn connections_begin_in_the_connecting_task_and_end() {
@@ -109,6 +114,52 @@ fn a_spawned_program_forks_execs_and_exits() {
         assert_eq!((*uid, comm.as_str(), filename.as_str(), *ns), (0, "sh", "/bin/sh", netns()));
         assert_ne!(*cgroup, 0);
     });
+}
+
+/// Where the cgroup v2 tree is mounted.
+fn tree() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields.find(|fields| fields[2] == "cgroup2").map(|fields| fields[1].into())
+}
+
+#[test]
+fn bytes_name_the_cgroup_of_their_task() {
+    let Some(tree) = tree() else { return skipped("no cgroup v2 tree is mounted") };
+    let folder = tree.join(format!("deepflow-test-{}", std::process::id()));
+    if let Err(error) = fs::create_dir(&folder) {
+        return skipped(&format!("no cgroup can be made: {error}"));
+    }
+    let inode = fs::metadata(&folder).unwrap().ino();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("this process is in the tree");
+    let own = fs::metadata(tree.join(own)).unwrap().ino();
+    assert_ne!(own, inode);
+    with_each_hook(|config| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let config = CaptureConfig { only_pids: Vec::new(), ..config };
+        let (seen, ..) = observe(&config, |_| {
+            let script = format!(
+                "echo $$ > $0/cgroup.procs && exec 3<>/dev/tcp/127.0.0.1/{} && printf hello >&3 && read -u 3 -N 2",
+                local.port()
+            );
+            let mut child = Command::new("bash").args(["-c", &script]).arg(&folder).spawn().unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            let mut bytes = [0; 5];
+            accepted.read_exact(&mut bytes).unwrap();
+            accepted.write_all(b"ok").unwrap();
+            assert!(child.wait().unwrap().success());
+        });
+        let far = |piece: &&Piece| piece.remote.port() == local.port();
+        let far: Vec<_> = seen.pieces.iter().filter(far).map(|piece| (piece.direction, piece.cgroup)).collect();
+        assert_eq!(far, [(Direction::Egress, inode), (Direction::Ingress, inode)], "{:?}", config.hook);
+        for (direction, length) in [(Direction::Ingress, 5), (Direction::Egress, 2)] {
+            let near: Vec<_> = seen.at(direction, local).iter().map(|piece| (piece.length, piece.cgroup)).collect();
+            assert_eq!(near, [(length, own)], "{:?}", config.hook);
+        }
+    });
+    fs::remove_dir(&folder).unwrap();
 }
 
 #[test]
