@@ -16,7 +16,7 @@ from deepflow.agent.guard import Guard, MemoryExceeded
 from deepflow.agent.identity import Identity
 from deepflow.agent.interfaces import InterfaceTable
 from deepflow.agent.outbox import Entry, Outbox, Unavailable, new_batch_id
-from deepflow.agent.processes import ProcessTable
+from deepflow.agent.processes import Active, ProcessTable
 from deepflow.agent.settings import AgentSettings
 from deepflow.agent.sockets import listening_pids, scan
 from deepflow.agent.transport import Transport
@@ -175,7 +175,7 @@ class Collector:
             # Nothing else tells of the processes that rows of packets will name.
             now_us = time.time_ns() // 1000
             pids = {entry["pid"]: entry.get("comm", "") for entry in [*listeners, *established]}
-            self._processes.seen({"pid": pid, "comm": comm, "time_us": now_us} for pid, comm in pids.items())
+            self._processes.seen(Active(pid=pid, comm=comm, cgroup=0, time_us=now_us) for pid, comm in pids.items())
 
     def _report(self, gauges: dict[str, float]) -> None:
         """The agent's counters as rows of `deepflow_system`: increases since the last report, and gauges."""

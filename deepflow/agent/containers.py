@@ -6,13 +6,17 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
-#: Cgroups that are looked at in one walk, and ids that are remembered.
+# A container's monitor (conmon) runs on the host, in a cgroup with the container's id in its name.
+_CONTAINER_ID = re.compile(r"(?<!-conmon-)(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+#: Cgroups of one walk; twice as many are remembered.
 _MOST = 65_536
-#: Between two walks at least, s.
+#: Between two walks: so long at least, s, and so many times what the last one took.
 _PAUSE_S = 1.0
+_PAUSE_RATIO = 20
 
 
 def container_id(path: str) -> str:
@@ -21,12 +25,24 @@ def container_id(path: str) -> str:
     return match.group() if match else ""
 
 
-def v2_tree(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
-    """Where the cgroup v2 tree is mounted (proc_mounts(5)), None when it is not."""
-    for line in mounts.read_text().splitlines():
-        _, path, kind, *_ = line.split(" ")
-        if kind == "cgroup2":
-            return Path(path)
+def v2_tree(mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
+    """Where the cgroup v2 tree is mounted (proc_pid_mountinfo(5)), None when it is not or something hides it."""
+    try:
+        lines = mounts.read_bytes().split(b"\n")
+    except OSError:
+        return None
+    for line in lines:
+        fields, _, kind = line.partition(b" - ")
+        if kind.split(b" ")[0] != b"cgroup2":
+            continue
+        _, _, device, _, escaped, *_ = fields.split(b" ")
+        path = Path(os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match.group(1), 8) & 0xFF]), escaped)))
+        major, _, minor = device.partition(b":")
+        try:
+            if path.stat().st_dev == os.makedev(int(major), int(minor)):
+                return path
+        except OSError:
+            continue
     return None
 
 
@@ -40,30 +56,41 @@ class Containers:
         self._next = float("-inf")
 
     def of(self, cgroup: int) -> str:
-        """The id of the container, "" when the cgroup is none of a container or is gone, too.
+        """The id of the container; "" when the cgroup is none of a container, or was gone before it was seen here.
 
-        The tree is walked when a cgroup is asked for that was not there at the last walk.
+        Walks the tree for a cgroup that it does not know, now and then (`_PAUSE_S`, `_PAUSE_RATIO`). 0 is no cgroup.
         """
-        if cgroup not in self._known and self._tree is not None and self._clock() >= self._next:
-            self._next = self._clock() + _PAUSE_S
-            if len(self._known) >= _MOST:
+        began = self._clock()
+        if cgroup and cgroup not in self._known and self._tree is not None and began >= self._next:
+            found = dict(islice(_walk(self._tree), _MOST))
+            if len(self._known) + len(found) >= 2 * _MOST:
                 self._known.clear()
-            self._known.update(_walk(self._tree))
-            self._known.setdefault(cgroup, "")
+            self._known.update(found)
+            if len(found) < _MOST:
+                self._known.setdefault(cgroup, "")
+            ended = self._clock()
+            self._next = ended + max(_PAUSE_S, _PAUSE_RATIO * (ended - began))
         return self._known.get(cgroup, "")
 
 
 def _walk(tree: Path) -> Iterator[tuple[int, str]]:
-    waiting = [(str(tree), "")]
-    for _ in range(_MOST):
-        if not waiting:
-            return
+    """Cgroup and container of every folder of this tree; what is mounted inside it has numbers of its own."""
+    waiting, device = [(str(tree), "")], tree.stat().st_dev
+    while waiting:
         path, within = waiting.pop()
         try:
-            folders = [entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # gone meanwhile
             continue
-        for folder in folders:
-            name = within or container_id(folder.name)
-            yield folder.inode(), name
-            waiting.append((folder.path, name))
+        try:
+            status = os.fstat(folder)
+            if status.st_dev != device:
+                continue
+            yield status.st_ino, within
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        finally:
+            os.close(folder)
+        waiting += [(f"{path}/{name}", within or container_id(name)) for name in names]

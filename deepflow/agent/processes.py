@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from deepflow.agent.containers import Containers, container_id
 from deepflow.agent.process_name import process_name
 
 _MAX_COMMAND = 4096
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Active(TypedDict):
+    """A process that used a socket; `cgroup` is its id in the v2 tree, 0 unknown, `time_us` µs since the epoch."""
+
+    pid: int
+    comm: str
+    cgroup: int
+    time_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +55,21 @@ class ProcessTable:
     _changed: dict[tuple[int, int], Process] = field(default_factory=dict)
     dropped: int = 0
 
-    def seen(self, active: Iterable[dict[str, Any]]) -> None:
-        """Take in processes the core saw: ``[{"pid", "comm", "cgroup", "time_us"}]``.
+    def seen(self, active: Iterable[Active]) -> None:
+        """Take in processes the core saw.
 
-        One that is gone already is kept under its kernel name, from the time it was seen, in its cgroup's container.
+        One that is gone already is kept under its kernel name, from the time it was seen, in the container of its
+        cgroup where that is still there or was seen before.
         """
         for entry in active:
-            pid = int(entry["pid"])
-            process = self.read(pid)
+            pid = entry["pid"]
+            process = self.read(pid, entry["cgroup"])
             if process is None:
                 known = self._by_pid.get(pid)
                 if known is not None and known.end_time_us is None:
                     continue
-                comm, seen_us = str(entry["comm"]), int(entry["time_us"])
-                container_id = self.containers.of(int(entry["cgroup"]))
-                process = Process(pid, seen_us, None, comm, comm, "", "", container_id, 0)
+                comm, container = entry["comm"], self.containers.of(entry["cgroup"])
+                process = Process(pid, entry["time_us"], None, comm, comm, "", "", container, 0)
             self._put(process)
 
     def applied(self, changes: Iterable[dict[str, Any]]) -> None:
@@ -102,8 +111,11 @@ class ProcessTable:
     def __len__(self) -> int:
         return len(self._by_pid)
 
-    def read(self, pid: int) -> Process | None:
-        """The process as /proc shows it now, None when it is gone or a kernel thread."""
+    def read(self, pid: int, cgroup: int = 0) -> Process | None:
+        """The process as /proc shows it now, None when it is gone or a kernel thread.
+
+        `cgroup` tells the container when the process goes before /proc has.
+        """
         where = self.proc / str(pid)
         try:
             stat = (where / "stat").read_text(errors="replace")
@@ -111,6 +123,12 @@ class ProcessTable:
             uid = where.stat().st_uid
         except OSError:
             return None
+        try:
+            container = container_id((where / "cgroup").read_text(errors="replace"))
+        except OSError:
+            if not cgroup and not where.exists():
+                return None
+            container = self.containers.of(cgroup)
         comm = stat[stat.index("(") + 1 : stat.rindex(")")]
         fields = stat[stat.rindex(")") + 2 :].split()
         ppid, start_ticks = int(fields[1]), int(fields[19])
@@ -123,7 +141,7 @@ class ProcessTable:
             process_name=comm,
             cmdline=" ".join(arguments),
             user=_user(uid),
-            container_id=_container_of(where),
+            container_id=container,
             ppid=ppid,
         )
 
@@ -153,10 +171,3 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _container_of(where: Path) -> str:
-    try:
-        return container_id((where / "cgroup").read_text())
-    except OSError:
-        return ""

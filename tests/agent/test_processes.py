@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from deepflow.agent.containers import Containers
-from deepflow.agent.processes import ProcessTable, boot_time_us
+from deepflow.agent.processes import Active, ProcessTable, boot_time_us
 from deepflow.agent.sockets import listening_pids, scan
 
 PROC = Path("/proc")
@@ -43,7 +42,7 @@ def test_reads_a_real_process() -> None:
 def test_life_of_a_process() -> None:
     table = ProcessTable(PROC, boot_time_us())
     with sleeper() as child:
-        seen = [{"pid": child.pid, "comm": "python3", "cgroup": 1, "time_us": 1}]
+        seen = [Active(pid=child.pid, comm="python3", cgroup=1, time_us=1)]
         table.seen(seen)
         (process,) = table.changed()
         assert process["pid"] == child.pid and process["end_time_us"] is None
@@ -77,15 +76,6 @@ def test_gone_before_it_was_read_keeps_its_kernel_name() -> None:
     table.seen([{"pid": 2**22 + 5, "comm": "curl", "cgroup": 1, "time_us": 77}])
     (process,) = table.changed()
     assert (process["name"], process["start_time_us"]) == ("curl", 77)
-
-
-def test_gone_before_it_was_read_is_in_the_container_of_its_cgroup(tmp_path: Path) -> None:
-    inner = tmp_path / "system.slice" / f"docker-{'5a' * 32}.scope" / "init.scope"
-    inner.mkdir(parents=True)
-    table = ProcessTable(PROC, boot_time_us(), containers=Containers(tmp_path))
-    for pid, where in enumerate((inner, inner.parent, tmp_path)):
-        table.seen([{"pid": 2**22 + pid, "comm": "curl", "cgroup": where.stat().st_ino, "time_us": 77}])
-    assert [process["container_id"] for process in table.changed()] == ["5a" * 32, "5a" * 32, ""]
 
 
 def test_blacklist_and_limit() -> None:

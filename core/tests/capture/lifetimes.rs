@@ -1,11 +1,12 @@
 //! Beginning and end of connections and processes.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use _core::bpf::CaptureConfig;
 use _core::event::{Direction, ProcessChange, SocketChange};
@@ -123,11 +124,25 @@ fn tree() -> Option<PathBuf> {
     fields.find(|fields| fields[2] == "cgroup2").map(|fields| fields[1].into())
 }
 
+/// A cgroup that goes at the end of its test.
+struct Cgroup(PathBuf);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Its last task may leave it a moment after its end was told.
+        while fs::remove_dir(&self.0).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 #[test]
 fn bytes_name_the_cgroup_of_their_task() {
     let Some(tree) = tree() else { return skipped("no cgroup v2 tree is mounted") };
     let folder = tree.join(format!("deepflow-test-{}", std::process::id()));
-    if let Err(error) = fs::create_dir(&folder) {
+    let made = fs::create_dir(&folder).map(|()| Cgroup(folder.clone()));
+    let writable = fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"));
+    if let Err(error) = made.as_ref().map(|_| ()).and(writable.as_ref().map(|_| ())) {
         return skipped(&format!("no cgroup can be made: {error}"));
     }
     let inode = fs::metadata(&folder).unwrap().ino();
@@ -141,7 +156,7 @@ fn bytes_name_the_cgroup_of_their_task() {
         let config = CaptureConfig { only_pids: Vec::new(), ..config };
         let (seen, ..) = observe(&config, |_| {
             let script = format!(
-                "echo $$ > $0/cgroup.procs && exec 3<>/dev/tcp/127.0.0.1/{} && printf hello >&3 && read -u 3 -N 2",
+                "echo $$ > $0/cgroup.procs; exec 3<>/dev/tcp/127.0.0.1/{} && printf hello >&3 && read -u 3 -N 2",
                 local.port()
             );
             let mut child = Command::new("bash").args(["-c", &script]).arg(&folder).spawn().unwrap();
@@ -159,7 +174,6 @@ fn bytes_name_the_cgroup_of_their_task() {
             assert_eq!(near, [(length, own)], "{:?}", config.hook);
         }
     });
-    fs::remove_dir(&folder).unwrap();
 }
 
 #[test]
