@@ -75,7 +75,7 @@ class Containers:
 
 def _walk(tree: Path) -> Iterator[tuple[int, str]]:
     """Cgroup and container of every folder of this tree; what is mounted inside it has numbers of its own."""
-    waiting, device = [(str(tree), "")], tree.stat().st_dev
+    waiting, device = [(str(tree), "")], -1
     while waiting:
         path, within = waiting.pop()
         try:
@@ -84,6 +84,8 @@ def _walk(tree: Path) -> Iterator[tuple[int, str]]:
             continue
         try:
             status = os.fstat(folder)
+            if device == -1:
+                device = status.st_dev
             if status.st_dev != device:
                 continue
             yield status.st_ino, within

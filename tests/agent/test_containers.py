@@ -1,13 +1,17 @@
 """Containers by cgroup, in folders that stand for cgroups and in this machine's own tree."""
 
+import json
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from deepflow import _core
 from deepflow.agent.containers import Containers, container_id, v2_tree
 from deepflow.agent.processes import ProcessTable, boot_time_us
 
@@ -72,6 +76,7 @@ def test_the_tree_is_walked_for_what_is_new_and_not_at_once_again(tmp_path: Path
 
 
 def test_without_a_tree_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Containers(tmp_path / "unmounted").of(1) == ""
     monkeypatch.setattr("deepflow.agent.containers.v2_tree", lambda: None)
     assert Containers().of(1) == ""
 
@@ -104,7 +109,15 @@ def cgroup(name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        folder.rmdir()
+        deadline = time.monotonic() + 5
+        while True:  # its last task may leave it a moment after its end was told
+            try:
+                folder.rmdir()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
 
 def test_gone_before_it_was_read_is_in_the_container_of_its_cgroup() -> None:
@@ -115,6 +128,27 @@ def test_gone_before_it_was_read_is_in_the_container_of_its_cgroup() -> None:
         table.seen([{"pid": GONE, "comm": "curl", "cgroup": number, "time_us": 77}])
         table.seen([{"pid": GONE + 1, "comm": "curl", "cgroup": 0, "time_us": 77}])
         assert [process["container_id"] for process in table.changed()] == [f"{os.getpid():064x}", ""]
+
+
+def test_the_core_tells_the_cgroup_of_a_process_that_used_a_socket() -> None:
+    if os.geteuid():
+        pytest.skip("the kernel programs need root")
+    script = "echo $$ > $0/cgroup.procs; exec 3<>/dev/tcp/127.0.0.1/$1; printf hello >&3"
+    with cgroup(f"deepflow-test-{os.getpid()}") as folder, socket.create_server(("127.0.0.1", 0)) as server:
+        core = _core.Agent(json.dumps({"packets": {"interface_regex": ""}}))
+        core.start()
+        try:
+            port = str(server.getsockname()[1])
+            with subprocess.Popen(["bash", "-c", script, str(folder), port]) as child:
+                accepted, _ = server.accept()
+                with accepted:
+                    assert accepted.recv(5) == b"hello"
+            core.drain()
+            told = {entry["pid"]: entry["cgroup"] for entry in json.loads(core.active_processes())}
+        finally:
+            core.stop()
+        assert told[child.pid] == folder.stat().st_ino
+        assert told[os.getpid()] not in (0, told[child.pid])
 
 
 def test_what_is_mounted_inside_the_tree_has_numbers_of_its_own() -> None:
