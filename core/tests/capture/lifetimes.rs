@@ -130,8 +130,11 @@ struct Cgroup(PathBuf);
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // Its last task may leave it a moment after its end was told.
-        while fs::remove_dir(&self.0).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
-            std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..1000 {
+            match fs::remove_dir(&self.0) {
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => std::thread::sleep(Duration::from_millis(5)),
+                _ => return,
+            }
         }
     }
 }
