@@ -11,6 +11,7 @@ pub mod event;
 pub mod flow;
 pub mod joined;
 pub mod meter;
+pub mod mounts;
 pub mod packet;
 pub mod packets;
 pub mod peers;

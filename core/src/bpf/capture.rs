@@ -342,7 +342,7 @@ impl Capture {
         if hook == Hook::SockLength {
             reports.push(match datagram_peers(&mut bpf) {
                 Ok(tree) => {
-                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {}", tree.path);
+                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {}", tree.path());
                     let lost = tree.lost().unwrap_or_default().to_owned();
                     report("peer of datagrams on unconnected sockets", &chosen, lost)
                 }

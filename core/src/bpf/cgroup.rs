@@ -1,34 +1,63 @@
 //! The cgroup v2 tree that programs are attached to.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Display, PathBuf};
+
+use crate::mounts::mounts;
 
 pub(super) struct Tree {
-    pub(super) path: String,
+    path: PathBuf,
     /// Whether all processes of the machine are below it: in a container the mount may begin further down.
     whole: bool,
 }
 
 impl Tree {
-    /// Where it is mounted; the error is half a sentence.
+    /// Where it is mounted and nothing hides it; the error is half a sentence.
     pub(super) fn find() -> Result<Self, String> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| format!("/proc/self/mounts: {error}"))?;
-        let mount = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then(|| path.to_owned())
-        });
-        let path = mount.ok_or("no cgroup v2 tree is mounted")?;
+        let mountinfo = fs::read("/proc/self/mountinfo").map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
+        let path = visible(&mountinfo).ok_or("no cgroup v2 tree is mounted")?;
         // Every cgroup but the root has this file.
-        let whole = !fs::exists(format!("{path}/cgroup.events")).unwrap_or(false);
+        let whole = !fs::exists(path.join("cgroup.events")).unwrap_or(false);
         Ok(Self { path, whole })
     }
 
+    pub(super) fn path(&self) -> Display<'_> {
+        self.path.display()
+    }
+
     pub(super) fn open(&self) -> Result<File, String> {
-        File::open(&self.path).map_err(|error| format!("{}: {error}", self.path))
+        File::open(&self.path).map_err(|error| format!("{}: {error}", self.path()))
     }
 
     /// What an attachment here does not see.
     pub(super) fn lost(&self) -> Option<&'static str> {
         (!self.whole).then_some("processes outside this container's cgroup")
+    }
+}
+
+fn visible(mountinfo: &[u8]) -> Option<PathBuf> {
+    mounts(mountinfo)
+        .filter(|mount| mount.kind == b"cgroup2")
+        .find(|mount| fs::metadata(&mount.path).is_ok_and(|found| found.dev() == mount.device))
+        .map(|mount| mount.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_tree_that_nothing_hides() {
+        let device = fs::metadata("/proc/self").expect("/proc").dev();
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let text = format!(
+            "22 1 {major}:{minor} / /proc/self rw - proc proc rw\n\
+             23 1 0:4000 / /proc/self rw - cgroup2 cgroup2 rw\n\
+             24 1 {major}:{minor} / /proc/none rw - cgroup2 cgroup2 rw\n\
+             25 1 {major}:{minor} / /proc/\\163elf rw - cgroup2 cgroup2 rw\n"
+        );
+        assert_eq!(visible(text.as_bytes()), Some("/proc/self".into()));
+        assert_eq!(visible(b"22 1 0:4000 / /proc/self rw - cgroup2 cgroup2 rw\n"), None);
     }
 }

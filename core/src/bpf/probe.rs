@@ -180,8 +180,8 @@ pub fn probe() -> Vec<ProbeLine> {
     });
     lines.push(line("processes", processes, "processes that live shorter than a scan of /proc"));
     let options = OptionTracing::attached(0).map(|(_, tree)| match tree.lost() {
-        Some(lost) => format!("sockops on {}, without {lost}", tree.path),
-        None => format!("sockops on {}", tree.path),
+        Some(lost) => format!("sockops on {}, without {lost}", tree.path()),
+        None => format!("sockops on {}", tree.path()),
     });
     lines.push(line("TCP option tracing", options, "TCP options with the sender, when they are asked for"));
     let empty = || EbpfLoader::new().load(object::PROBE).map_err(|error| reason(&error));

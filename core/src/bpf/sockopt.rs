@@ -36,9 +36,10 @@ impl OptionTracing {
     pub fn start(sampling_window: u32) -> (Option<Self>, HookReport) {
         let report = |chosen: String, lost: String| HookReport { what: WHAT.to_owned(), chosen, lost };
         match Self::attached(sampling_window) {
-            Ok((tracing, tree)) => {
-                (Some(tracing), report(format!("sockops on {}", tree.path), tree.lost().unwrap_or_default().to_owned()))
-            }
+            Ok((tracing, tree)) => (
+                Some(tracing),
+                report(format!("sockops on {}", tree.path()), tree.lost().unwrap_or_default().to_owned()),
+            ),
             Err(why) => (None, report("none".to_owned(), format!("TCP options with the sender ({why})"))),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use _core::bpf::CaptureConfig;
 use _core::event::{Direction, ProcessChange, SocketChange};
+use _core::mounts::mounts;
 
 use crate::seen::{Piece, netns, observe, pair, with_each_hook};
 use crate::skipped::skipped;
@@ -119,9 +120,8 @@ fn a_spawned_program_forks_execs_and_exits() {
 
 /// Where the cgroup v2 tree is mounted.
 fn tree() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    fields.find(|fields| fields[2] == "cgroup2").map(|fields| fields[1].into())
+    let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
+    mounts(&mountinfo).find(|mount| mount.kind == b"cgroup2").map(|mount| mount.path)
 }
 
 /// A cgroup that goes at the end of its test.

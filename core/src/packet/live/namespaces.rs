@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashSet;
 
+use crate::mounts::mounts;
+
 /// Most processes that are asked for their namespace.
 const MAX_PROCESSES: usize = 65_536;
 
@@ -23,35 +25,11 @@ fn inode(text: &str) -> Option<u32> {
     text.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Undoes the octal escapes of mountinfo.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).and_then(|three| std::str::from_utf8(three).ok());
-        match digits.filter(|_| *first == b'\\').and_then(|three| u8::from_str_radix(three, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// (inode, path) of the namespaces that a mountinfo (proc_pid_mountinfo(5)) names.
-fn mounts(mountinfo: &str) -> impl Iterator<Item = (u32, String)> {
-    mountinfo.lines().filter_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if !kind.starts_with("nsfs ") {
-            return None;
-        }
-        let mut fields = mount.split(' ').skip(3);
-        Some((inode(fields.next()?)?, unescaped(fields.next()?)))
+/// (inode, path) of the namespaces that a mountinfo names.
+fn named(mountinfo: &[u8]) -> impl Iterator<Item = (u32, PathBuf)> {
+    mounts(mountinfo).filter(|mount| mount.kind == b"nsfs").filter_map(|mount| {
+        let inode = std::str::from_utf8(mount.root).ok().and_then(inode)?;
+        Some((inode, mount.path))
     })
 }
 
@@ -96,9 +74,9 @@ pub fn others(proc_dir: &Path, own: u32, most: usize) -> (Vec<Namespace>, usize)
     // A mount may be visible only to the first process of the host.
     for (mountinfo, root) in [("self/mountinfo", "/"), ("1/mountinfo", "1/root")] {
         let root = proc_dir.join(root);
-        let text = fs::read_to_string(proc_dir.join(mountinfo)).unwrap_or_default();
-        for (inode, path) in mounts(&text) {
-            take(inode, &|| root.join(path.trim_start_matches('/')));
+        let text = fs::read(proc_dir.join(mountinfo)).unwrap_or_default();
+        for (inode, path) in named(&text) {
+            take(inode, &|| root.join(path.strip_prefix("/").unwrap_or(&path)));
         }
     }
     (found, left_out)
@@ -152,11 +130,11 @@ mod tests {
 
     #[test]
     fn mounts_of_namespaces() {
-        let text = "22 1 0:21 / /proc rw - proc proc rw\n\
-                    99 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:1 - nsfs nsfs rw\n\
-                    98 25 0:4 mnt:[4026532301] /run/snapd/ns/x rw - nsfs nsfs rw\n\
-                    97 25 0:4 net:[x] /run/netns/c rw - nsfs nsfs rw\n";
-        assert_eq!(mounts(text).collect::<Vec<_>>(), [(4_026_532_300, "/run/netns/a b".to_string())]);
+        let text = b"22 1 0:21 / /proc rw - proc proc rw\n\
+                     99 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:1 - nsfs nsfs rw\n\
+                     98 25 0:4 mnt:[4026532301] /run/snapd/ns/x rw - nsfs nsfs rw\n\
+                     97 25 0:4 net:[x] /run/netns/c rw - nsfs nsfs rw\n";
+        assert_eq!(named(text).collect::<Vec<_>>(), [(4_026_532_300, "/run/netns/a b".into())]);
     }
 
     #[test]
