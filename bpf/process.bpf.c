@@ -38,7 +38,6 @@ static __always_inline void df_process_of(struct df_process *record, struct task
 	record->h.netns = 0;
 	if (task->nsproxy) /* given up before the end of the task */
 		record->h.netns = task->nsproxy->net_ns->ns.inum;
-	record->h.cgroup = bpf_get_current_cgroup_id();
 	record->ppid = task->real_parent->tgid;
 	record->uid = task->cred->uid.val;
 	record->exit_code = 0;

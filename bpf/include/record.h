@@ -24,7 +24,7 @@ struct df_header {
 	__u8 family;   /* 4 or 6 */
 	__u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
 	__u32 netns;   /* inode */
-	__u64 cgroup;  /* id in the v2 tree; 0 in DF_CONNECT and DF_CLOSE, the parent's in DF_FORK */
+	__u64 cgroup;  /* id in the v2 tree; 0 in DF_CLOSE */
 	char comm[16];
 };
 

@@ -238,7 +238,6 @@ static __always_inline void df_transfer(struct sock *sk, struct task_struct *tas
 	record->h.direction = direction;
 	record->h.protocol = protocol;
 	record->h.netns = netns;
-	record->h.cgroup = bpf_get_current_cgroup_id();
 	record->length = length;
 	record->tcp_seq = protocol == IPPROTO_TCP ? df_sequence(sk, length, direction) : 0;
 	record->payload = got;
