@@ -52,10 +52,11 @@ mod tests {
         let device = fs::metadata("/proc/self").expect("/proc").dev();
         let (major, minor) = (libc::major(device), libc::minor(device));
         let text = format!(
-            "22 1 {major}:{minor} / /proc/self rw - proc proc rw\n\
-             23 1 0:4000 / /proc/self rw - cgroup2 cgroup2 rw\n\
+            "22 1 {major}:{minor} / /proc rw - proc proc rw\n\
+             23 1 0:4000 / /proc rw - cgroup2 cgroup2 rw\n\
              24 1 {major}:{minor} / /proc/none rw - cgroup2 cgroup2 rw\n\
-             25 1 {major}:{minor} / /proc/\\163elf rw - cgroup2 cgroup2 rw\n"
+             25 1 {major}:{minor} / /proc/\\163elf rw - cgroup2 cgroup2 rw\n\
+             26 1 {major}:{minor} / /proc rw - cgroup2 cgroup2 rw\n"
         );
         assert_eq!(visible(text.as_bytes()), Some("/proc/self".into()));
         assert_eq!(visible(b"22 1 0:4000 / /proc/self rw - cgroup2 cgroup2 rw\n"), None);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use _core::bpf::CaptureConfig;
 use _core::event::{Direction, ProcessChange, SocketChange};
-use _core::mounts::mounts;
+use _core::mounts::{Mount, mounts};
 
 use crate::seen::{Piece, netns, observe, pair, with_each_hook};
 use crate::skipped::skipped;
@@ -121,7 +121,8 @@ fn a_spawned_program_forks_execs_and_exits() {
 /// Where the cgroup v2 tree is mounted.
 fn tree() -> Option<PathBuf> {
     let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
-    mounts(&mountinfo).find(|mount| mount.kind == b"cgroup2").map(|mount| mount.path)
+    let visible = |mount: &Mount| fs::metadata(&mount.path).is_ok_and(|found| found.dev() == mount.device);
+    mounts(&mountinfo).find(|mount| mount.kind == b"cgroup2" && visible(mount)).map(|mount| mount.path)
 }
 
 /// A cgroup that goes at the end of its test.

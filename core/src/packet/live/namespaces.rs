@@ -133,8 +133,20 @@ mod tests {
         let text = b"22 1 0:21 / /proc rw - proc proc rw\n\
                      99 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:1 - nsfs nsfs rw\n\
                      98 25 0:4 mnt:[4026532301] /run/snapd/ns/x rw - nsfs nsfs rw\n\
-                     97 25 0:4 net:[x] /run/netns/c rw - nsfs nsfs rw\n";
+                     97 25 0:4 net:[x] /run/netns/c rw - nsfs nsfs rw\n\
+                     96 25 0:30 net:[4026532303] /run/netns/d rw - tmpfs tmpfs rw\n";
         assert_eq!(named(text).collect::<Vec<_>>(), [(4_026_532_300, "/run/netns/a b".into())]);
+    }
+
+    #[test]
+    fn a_mount_that_only_the_first_process_sees() {
+        let proc_dir = std::env::temp_dir().join(format!("deepflow-test-proc-{}", std::process::id()));
+        fs::create_dir_all(proc_dir.join("1/root/run")).expect("a folder");
+        fs::write(proc_dir.join("1/root/run/n"), "").expect("a file");
+        fs::write(proc_dir.join("1/mountinfo"), "9 2 0:4 net:[7] /run/n rw - nsfs nsfs rw\n").expect("a file");
+        let (others, left_out) = others(&proc_dir, 1, 512);
+        fs::remove_dir_all(&proc_dir).expect("no folder");
+        assert_eq!((others.iter().map(|one| one.inode).collect::<Vec<_>>(), left_out), (vec![7], 0));
     }
 
     #[test]
