@@ -1,8 +1,15 @@
 //! Which programs are attached, and what is said when they are not.
 
-use _core::bpf::{Capture, CaptureConfig, probe};
+use std::collections::HashSet;
+use std::net::UdpSocket;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::seen::{ours, possible, start};
+use _core::bpf::{Capture, CaptureConfig, probe};
+use _core::event::Direction;
+
+use crate::seen::{FLOOD, Seen, drain, ours, possible, start, with_each_hook};
 
 #[test]
 fn the_best_hook_is_chosen_and_reported() {
@@ -38,4 +45,49 @@ fn without_privileges_there_are_sentences() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn what_is_seen_to_be_sent_is_seen_to_be_received_from_the_first_record_on() {
+    with_each_hook(|config| {
+        let (client, server) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (from, to) = (client.local_addr().unwrap(), server.local_addr().unwrap());
+        let ended = AtomicBool::new(false);
+        let _calm = FLOOD.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut capture, mut seen) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut question = [0; 4];
+                while let Ok((4, peer)) = server.recv_from(&mut question) {
+                    server.send_to(&question, peer).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                let mut answer = [0; 4];
+                for number in 0_u32.. {
+                    client.send_to(&number.to_le_bytes(), to).unwrap();
+                    client.recv_from(&mut answer).unwrap();
+                    std::thread::sleep(Duration::from_micros(200)); // the ring must hold what comes while all starts
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                client.send_to(b"", to).unwrap();
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            let (mut capture, _) = start(&config);
+            let mut seen = Seen::default();
+            capture.poll(&mut seen);
+            ended.store(true, Ordering::Relaxed);
+            (capture, seen)
+        });
+        drain(&mut capture, &mut seen);
+        assert_eq!(capture.counters().dropped, 0);
+        let received: HashSet<&[u8]> =
+            seen.at(Direction::Ingress, to).iter().filter(|piece| piece.remote == from).map(|p| &*p.payload).collect();
+        let sent = seen.at(Direction::Egress, from);
+        assert!(sent.len() > 1, "{:?}: nothing was sent", config.hook);
+        // The first was perhaps received before its sender came out of the call.
+        let missing: Vec<_> = sent[1..].iter().filter(|piece| !received.contains(&*piece.payload)).collect();
+        assert!(missing.is_empty(), "{:?}: {} of {}", config.hook, missing.len(), sent.len());
+    });
 }
