@@ -122,12 +122,9 @@ pub(super) fn reason(error: &dyn Error) -> String {
     line.chars().take(300).collect()
 }
 
-fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, ProgramError> {
-    bpf.program_mut(name).ok_or_else(|| ProgramError::InvalidName { name: name.to_owned() })?.try_into()
-}
-
-pub(super) fn tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str, btf: &Btf) -> Result<(), ProgramError> {
-    let program = program(bpf, name)?;
+pub(super) fn tracepoint(bpf: &mut Ebpf, program: &str, tracepoint: &str, btf: &Btf) -> Result<(), ProgramError> {
+    let program: &mut BtfTracePoint =
+        bpf.program_mut(program).ok_or_else(|| ProgramError::InvalidName { name: program.to_owned() })?.try_into()?;
     program.load(tracepoint, btf)?;
     program.attach()?;
     Ok(())
@@ -163,14 +160,8 @@ fn random_odd() -> u64 {
     u64::from_ne_bytes(bytes) | 1
 }
 
-/// Loads one of the two socket objects and attaches what it cannot do without; `beside` attaches the rest of it before
-/// that, so that the first record is as good as the later ones.
-pub(super) fn load_sockets(
-    hook: Hook,
-    config: &CaptureConfig,
-    btf: &Btf,
-    beside: impl FnOnce(&mut Ebpf),
-) -> Result<Ebpf, String> {
+/// Loads one of the two socket objects and attaches what it cannot do without.
+pub(super) fn load_sockets(hook: Hook, config: &CaptureConfig, btf: &Btf) -> Result<Ebpf, String> {
     let filters = Filters::new(config);
     let truncation = config.payload_truncation.min(PAYLOAD_MAX);
     let cpus = u32::try_from(cpus()?).unwrap_or(1);
@@ -199,44 +190,13 @@ pub(super) fn load_sockets(
     let mut bpf = loader.load(code).map_err(|error| reason(&error))?;
     fill(&mut bpf, "pids", &filters.pids).map_err(|error| reason(&error))?;
     fill(&mut bpf, "ports", &filters.ports).map_err(|error| reason(&error))?;
-    // In this order: what is seen to be sent is then seen to be received.
-    let names: &[&str] = if hook == Hook::SysEnter { &["sys_exit"] } else { &["sock_recv_length", "sock_send_length"] };
-    for name in names {
-        program(&mut bpf, name).and_then(|program| program.load(name, btf)).map_err(|error| reason(&error))?;
-    }
-    beside(&mut bpf);
-    for name in names {
-        program(&mut bpf, name).and_then(BtfTracePoint::attach).map_err(|error| reason(&error))?;
+    let programs: &[&str] =
+        if hook == Hook::SysEnter { &["sys_exit"] } else { &["sock_send_length", "sock_recv_length"] };
+    for program in programs {
+        tracepoint(&mut bpf, program, program, btf).map_err(|error| reason(&error))?;
     }
     Ok(bpf)
 }
-
-/// Attaches what a socket object can do without, and reports on it.
-fn beside_sockets(hook: Hook, bpf: &mut Ebpf, btf: &Btf) -> Vec<HookReport> {
-    let mut reports = vec![match tracepoint(bpf, "inet_sock_set_state", "inet_sock_set_state", btf) {
-        Ok(()) => report("beginning and end of connections", "tp_btf/inet_sock_set_state", String::new()),
-        Err(error) => {
-            let lost = format!("the cause of a connection's first request, and prompt clean-up ({})", reason(&error));
-            report("beginning and end of connections", "none", lost)
-        }
-    }];
-    if hook == Hook::SockLength {
-        reports.push(match datagram_peers(bpf) {
-            Ok(tree) => {
-                let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {}", tree.path());
-                report(DATAGRAM_PEERS, &chosen, tree.lost().unwrap_or_default().to_owned())
-            }
-            Err(why) => report(DATAGRAM_PEERS, "none", format!("the sender's address of received datagrams ({why})")),
-        });
-    }
-    reports
-}
-
-fn report(what: &str, chosen: &str, lost: String) -> HookReport {
-    HookReport { what: what.to_owned(), chosen: chosen.to_owned(), lost }
-}
-
-const DATAGRAM_PEERS: &str = "peer of datagrams on unconnected sockets";
 
 /// Attaches the programs that see who sent a datagram.
 fn datagram_peers(bpf: &mut Ebpf) -> Result<Tree, String> {
@@ -338,17 +298,7 @@ impl Capture {
     /// Loads and attaches the programs. The report has a line for each purpose.
     pub fn start(config: &CaptureConfig) -> Result<(Self, Vec<HookReport>), CaptureError> {
         let btf = probe::kernel_btf().map_err(CaptureError)?;
-        // First of all: a process that begins between the two is otherwise unknown when its bytes come.
-        let (processes, processes_report) = match load_processes(&btf) {
-            Ok(mut bpf) => {
-                let chosen = "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit";
-                (Some(Source::new(take(&mut bpf, "processes")?, bpf)?), report("processes", chosen, String::new()))
-            }
-            Err(why) => {
-                let lost = format!("processes that live shorter than a scan of /proc ({why})");
-                (None, report("processes", "none", lost))
-            }
-        };
+        let mut reports = Vec::new();
         let candidates: &[Hook] = match config.hook {
             Hook::Auto => &[Hook::SockLength, Hook::SysEnter],
             Hook::SockLength => &[Hook::SockLength],
@@ -357,32 +307,71 @@ impl Capture {
         let mut refusals = Vec::new();
         let mut chosen = None;
         for &hook in candidates {
-            let mut beside = Vec::new();
-            match load_sockets(hook, config, &btf, |bpf| beside = beside_sockets(hook, bpf, &btf)) {
+            match load_sockets(hook, config, &btf) {
                 Ok(bpf) => {
-                    chosen = Some((hook, bpf, beside));
+                    chosen = Some((hook, bpf));
                     break;
                 }
                 Err(refusal) => refusals.push(refusal),
             }
         }
-        let Some((hook, mut bpf, beside)) = chosen else {
+        let Some((hook, mut bpf)) = chosen else {
             return Err(CaptureError(probe::why_not(&refusals.join("; "))));
         };
-        let mut reports = vec![if hook == Hook::SockLength {
+        let report = |what: &str, chosen: &str, lost: String| HookReport {
+            what: what.to_owned(),
+            chosen: chosen.to_owned(),
+            lost,
+        };
+        reports.push(if hook == Hook::SockLength {
             let lost = "bytes that splice() takes out of a socket; payload of sendfile, splice and io_uring";
             report("socket calls", "tp_btf/sock_send_length, tp_btf/sock_recv_length", lost.to_owned())
         } else {
             let lost = "every system call of the machine pays; io_uring is not seen; payload of sendfile and splice";
             let why = refusals.first().map(|refusal| format!(" (sock_length: {refusal})")).unwrap_or_default();
             report("socket calls", "tp_btf/sys_exit", format!("{lost}{why}"))
-        }];
-        reports.extend(beside);
-        reports.push(processes_report);
+        });
+        reports.push(match tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", &btf) {
+            Ok(()) => report("beginning and end of connections", "tp_btf/inet_sock_set_state", String::new()),
+            Err(error) => report(
+                "beginning and end of connections",
+                "none",
+                format!("the cause of a connection's first request, and prompt clean-up ({})", reason(&error)),
+            ),
+        });
+        if hook == Hook::SockLength {
+            reports.push(match datagram_peers(&mut bpf) {
+                Ok(tree) => {
+                    let chosen = format!("cgroup/recvmsg4, cgroup/recvmsg6 on {}", tree.path());
+                    let lost = tree.lost().unwrap_or_default().to_owned();
+                    report("peer of datagrams on unconnected sockets", &chosen, lost)
+                }
+                Err(why) => report(
+                    "peer of datagrams on unconnected sockets",
+                    "none",
+                    format!("the sender's address of received datagrams ({why})"),
+                ),
+            });
+        }
+        let processes = match load_processes(&btf) {
+            Ok(mut bpf) => {
+                let chosen = "tp_btf/sched_process_exec, sched_process_fork, sched_process_exit";
+                reports.push(report("processes", chosen, String::new()));
+                Some(Source::new(take(&mut bpf, "processes")?, bpf)?)
+            }
+            Err(why) => {
+                let lost = format!("processes that live shorter than a scan of /proc ({why})");
+                reports.push(report("processes", "none", lost));
+                None
+            }
+        };
         let quiet = take(&mut bpf, "quiet")?;
         let quiet_epoch = take(&mut bpf, "quiet_epoch")?;
         let wake = Wake::new(take(&mut bpf, "wake")?);
-        let sockets = Source::new(rings(&mut bpf, config)?, bpf)?;
+        let mut sockets = Source::new(rings(&mut bpf, config)?, bpf)?;
+        // What came while one program was there and another was not yet: requests without their responses, datagrams
+        // without their senders. The first response that is seen would be taken for that of an older request.
+        sockets.ring.forget();
         let clock = WallClock::new();
         let (records, bytes, malformed) = (0, 0, 0);
         let capture = Self { sockets, processes, quiet, quiet_epoch, wake, epoch: 0, clock, records, bytes, malformed };

@@ -151,9 +151,8 @@ pub fn probe() -> Vec<ProbeLine> {
         Ok(btf) => try_it(btf),
         Err(_) => Err(no_btf()),
     };
-    let hook = |hook: Hook, detail: &'static str| {
-        with_btf(&|btf| load_sockets(hook, &config, btf, |_| ()).map(|_| detail.to_owned()))
-    };
+    let hook =
+        |hook: Hook, detail: &'static str| with_btf(&|btf| load_sockets(hook, &config, btf).map(|_| detail.to_owned()));
     lines.push(line("ring buffer", with_btf(&ring_buffer), "all kernel programs"));
     lines.push(line(
         "sockets by socket-length tracepoints",
@@ -166,8 +165,8 @@ pub fn probe() -> Vec<ProbeLine> {
         "sockets on kernels without the socket-length tracepoints",
     ));
     let set_state = with_btf(&|btf| {
-        let mut bpf = load_sockets(Hook::SockLength, &config, btf, |_| ())
-            .or_else(|_| load_sockets(Hook::SysEnter, &config, btf, |_| ()))?;
+        let mut bpf =
+            load_sockets(Hook::SockLength, &config, btf).or_else(|_| load_sockets(Hook::SysEnter, &config, btf))?;
         tracepoint(&mut bpf, "inet_sock_set_state", "inet_sock_set_state", btf).map_err(|error| reason(&error))?;
         Ok("tp_btf/inet_sock_set_state".to_owned())
     });

@@ -188,6 +188,17 @@ impl Rings {
         true
     }
 
+    /// Passes over all that is there.
+    pub fn forget(&mut self) {
+        self.look();
+        for cpu in 0..self.rings.len() {
+            while self.rings[cpu].time_ns.is_some() {
+                self.take(cpu, |_| ());
+            }
+        }
+        self.free_all();
+    }
+
     fn free(&self, cpu: usize) {
         self.cursors.word(cpu * CURSOR + TAIL).store(self.rings[cpu].position, Ordering::Release);
     }
