@@ -1,5 +1,7 @@
 """The compiled core (core/src/lib.rs): capture, parse, pair, meter. Everything here releases the GIL while it works."""
 
+from pathlib import Path
+
 class Agent:
     """The running capture. One a process."""
 
@@ -11,7 +13,7 @@ class Agent:
         """
 
     def start(self) -> str:
-        """Load and attach the kernel programs.
+        """Load and attach the kernel programs. What came before the last one was attached is passed over.
 
         Returns:
             JSON ``{"hooks": [{"what", "chosen", "lost"}]}``.
@@ -64,6 +66,9 @@ class Agent:
 
 def probe() -> str:
     """What this kernel and these privileges allow, found by loading: JSON ``[{"what", "works", "detail", "lost"}]``."""
+
+def cgroup_tree() -> Path | None:
+    """Where the cgroup v2 tree is mounted; None when it is not, or when something hides it."""
 
 def replay(path: str, config: str) -> list[tuple[str, int, bytes]]:
     """Run a capture file through the engine, as `Agent.drain` returns it.

@@ -11,7 +11,7 @@ pub mod event;
 pub mod flow;
 pub mod joined;
 pub mod meter;
-pub mod mounts;
+mod mounts;
 pub mod packet;
 pub mod packets;
 pub mod peers;
@@ -23,6 +23,7 @@ pub mod stream;
 pub mod system;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -150,6 +151,11 @@ fn probe(py: Python<'_>) -> String {
 }
 
 #[pyfunction]
+fn cgroup_tree() -> Option<PathBuf> {
+    bpf::cgroup_tree().ok()
+}
+
+#[pyfunction]
 #[pyo3(name = "replay")]
 fn replay_file(py: Python<'_>, path: &str, config: &str) -> PyResult<Vec<PyBatch>> {
     let batches = py.detach(|| replay::replay(path, config)).map_err(PyValueError::new_err)?;
@@ -191,6 +197,7 @@ fn system_batch(py: Python<'_>, time_s: u32, agent_id: u16, rows: &str) -> PyRes
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Agent>()?;
     module.add_function(wrap_pyfunction!(probe, module)?)?;
+    module.add_function(wrap_pyfunction!(cgroup_tree, module)?)?;
     module.add_function(wrap_pyfunction!(replay_file, module)?)?;
     module.add_function(wrap_pyfunction!(replay_counted, module)?)?;
     module.add_function(wrap_pyfunction!(registry, module)?)?;

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from deepflow import _core
+
 # A container's monitor (conmon) runs on the host, in a cgroup with the container's id in its name.
 _CONTAINER_ID = re.compile(r"(?<!-conmon-)(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
 #: Cgroups of one walk; twice as many are remembered.
 _MOST = 65_536
 #: Between two walks: so long at least, s, and so many times what the last one took.
@@ -25,32 +26,11 @@ def container_id(path: str) -> str:
     return match.group() if match else ""
 
 
-def v2_tree(mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
-    """Where the cgroup v2 tree is mounted (proc_pid_mountinfo(5)), None when it is not or something hides it."""
-    try:
-        lines = mounts.read_bytes().split(b"\n")
-    except OSError:
-        return None
-    for line in lines:
-        fields, _, kind = line.partition(b" - ")
-        if kind.split(b" ")[0] != b"cgroup2":
-            continue
-        _, _, device, _, escaped, *_ = fields.split(b" ")
-        path = Path(os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match.group(1), 8) & 0xFF]), escaped)))
-        major, _, minor = device.partition(b":")
-        try:
-            if path.stat().st_dev == os.makedev(int(major), int(minor)):
-                return path
-        except OSError:
-            continue
-    return None
-
-
 class Containers:
     """Containers by the id of their cgroup: the number of its folder in the v2 tree, which no other ever gets."""
 
     def __init__(self, tree: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tree = tree or v2_tree()
+        self._tree = tree or _core.cgroup_tree()
         self._clock = clock
         self._known: dict[int, str] = {}
         self._next = float("-inf")

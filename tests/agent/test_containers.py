@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deepflow import _core
-from deepflow.agent.containers import Containers, container_id, v2_tree
+from deepflow.agent.containers import Containers, container_id
 from deepflow.agent.processes import ProcessTable, boot_time_us
 
 ID = "5a" * 32
@@ -77,28 +77,13 @@ def test_the_tree_is_walked_for_what_is_new_and_not_at_once_again(tmp_path: Path
 
 def test_without_a_tree_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Containers(tmp_path / "unmounted").of(1) == ""
-    monkeypatch.setattr("deepflow.agent.containers.v2_tree", lambda: None)
+    monkeypatch.setattr("deepflow._core.cgroup_tree", lambda: None)
     assert Containers().of(1) == ""
-
-
-def test_mounts(tmp_path: Path) -> None:
-    tree, device = tmp_path / "a tree", tmp_path.stat().st_dev
-    tree.mkdir()
-    number = f"{os.major(device)}:{os.minor(device)}".encode()
-    path = os.fsencode(tree).replace(b" ", rb"\040")
-    other = b"1 2 0:999 / /proc rw shared:1 - cgroup2 hidden rw\n"
-    odd = b"3 4 0:5 / /mnt/\xe9\x0b\xc2\x85 rw - fuse.x y rw\n\n"
-    mounts = tmp_path / "mountinfo"
-    mounts.write_bytes(odd + other + b"5 6 " + number + b" / " + path + b" rw shared:7 master:8 - cgroup2 none rw\n")
-    assert v2_tree(mounts) == tree
-    mounts.write_bytes(odd + other)
-    assert v2_tree(mounts) is None
-    assert v2_tree(tmp_path / "nothing") is None
 
 
 @contextmanager
 def cgroup(name: str) -> Iterator[Path]:
-    tree = v2_tree()
+    tree = _core.cgroup_tree()
     if tree is None:
         pytest.skip("no cgroup v2 tree is mounted")
     folder = tree / name
@@ -130,11 +115,11 @@ def test_gone_before_it_was_read_is_in_the_container_of_its_cgroup() -> None:
         assert [process["container_id"] for process in table.changed()] == [f"{os.getpid():064x}", ""]
 
 
+@pytest.mark.usefixtures("can_observe")
 def test_the_core_tells_the_cgroup_of_a_process_that_used_a_socket() -> None:
-    if os.geteuid():
-        pytest.skip("the kernel programs need root")
     script = "echo $$ > $0/cgroup.procs; exec 3<>/dev/tcp/127.0.0.1/$1; printf hello >&3"
     with cgroup(f"deepflow-test-{os.getpid()}") as folder, socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
         core = _core.Agent(json.dumps({"packets": {"interface_regex": ""}}))
         core.start()
         try:

@@ -13,10 +13,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Where it is mounted and nothing hides it; the error is half a sentence.
     pub(super) fn find() -> Result<Self, String> {
-        let mountinfo = fs::read("/proc/self/mountinfo").map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
-        let path = visible(&mountinfo).ok_or("no cgroup v2 tree is mounted")?;
+        let path = cgroup_tree()?;
         // Every cgroup but the root has this file.
         let whole = !fs::exists(path.join("cgroup.events")).unwrap_or(false);
         Ok(Self { path, whole })
@@ -34,6 +32,12 @@ impl Tree {
     pub(super) fn lost(&self) -> Option<&'static str> {
         (!self.whole).then_some("processes outside this container's cgroup")
     }
+}
+
+/// Where the cgroup v2 tree is mounted and nothing hides it; the error is half a sentence.
+pub fn cgroup_tree() -> Result<PathBuf, String> {
+    let mountinfo = fs::read("/proc/self/mountinfo").map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
+    visible(&mountinfo).ok_or_else(|| "no cgroup v2 tree is mounted".to_owned())
 }
 
 fn visible(mountinfo: &[u8]) -> Option<PathBuf> {

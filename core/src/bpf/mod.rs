@@ -11,6 +11,7 @@ mod sockopt;
 mod wake;
 
 pub use capture::{Capture, CaptureConfig, CaptureCounters, CaptureError, Hook, HookReport, POLL_MAX};
+pub use cgroup::cgroup_tree;
 pub use probe::{ProbeLine, probe};
 pub use sockopt::{OptionCounters, OptionTracing};
 pub use wake::Bell;

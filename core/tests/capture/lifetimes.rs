@@ -8,9 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use _core::bpf::CaptureConfig;
+use _core::bpf::{CaptureConfig, cgroup_tree};
 use _core::event::{Direction, ProcessChange, SocketChange};
-use _core::mounts::{Mount, mounts};
 
 use crate::seen::{Piece, netns, observe, pair, with_each_hook};
 use crate::skipped::skipped;
@@ -118,13 +117,6 @@ fn a_spawned_program_forks_execs_and_exits() {
     });
 }
 
-/// Where the cgroup v2 tree is mounted.
-fn tree() -> Option<PathBuf> {
-    let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
-    let visible = |mount: &Mount| fs::metadata(&mount.path).is_ok_and(|found| found.dev() == mount.device);
-    mounts(&mountinfo).find(|mount| mount.kind == b"cgroup2" && visible(mount)).map(|mount| mount.path)
-}
-
 /// A cgroup that goes at the end of its test.
 struct Cgroup(PathBuf);
 
@@ -142,7 +134,10 @@ impl Drop for Cgroup {
 
 #[test]
 fn bytes_name_the_cgroup_of_their_task() {
-    let Some(tree) = tree() else { return skipped("no cgroup v2 tree is mounted") };
+    let tree = match cgroup_tree() {
+        Ok(tree) => tree,
+        Err(why) => return skipped(&why),
+    };
     let folder = tree.join(format!("deepflow-test-{}", std::process::id()));
     let made = fs::create_dir(&folder).map(|()| Cgroup(folder.clone()));
     let writable = fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"));
